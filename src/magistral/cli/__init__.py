@@ -1,0 +1,1 @@
+"""One file a verb; each wires the rooms together."""

@@ -1,0 +1,56 @@
+"""The command `magistral`. Each verb is a function `command` in a file of its name.
+
+Nothing heavy is imported here: a verb imports torch and the like inside its function, after its recipe has been checked.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from magistral import __version__
+from magistral.cli import chat, eval, rl, sft, show
+from magistral.errors import DiscFull, MagistralError
+
+app = typer.Typer(name="magistral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for verb in (sft, rl, eval, chat, show):
+    app.command(verb.__name__.rpartition(".")[2])(verb.command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"magistral {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """From a base model to a reasoning model, by the published Magistral recipe."""
+
+
+def main() -> None:
+    """Run a verb. Leaves with 0, 1 for a run that failed, 2 for something that cannot be done as asked, 130 for Ctrl-C.
+
+    typer itself turns Ctrl-C into 130, a usage error into 2, and a reader that went away (as `| head`) into a quiet 1."""
+    try:
+        app()
+    except MagistralError as e:
+        _leave(e)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" at {e.filename}" if e.filename else ""
+        _leave(DiscFull(f"no space left on the disc{where}: free some, then run the same command with --resume"))
+
+
+def _leave(error: MagistralError) -> NoReturn:
+    for line in str(error).splitlines() or [type(error).__name__]:
+        typer.echo(f"magistral: error: {line}", err=True)
+    sys.exit(error.exit_code)

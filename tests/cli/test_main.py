@@ -1,0 +1,81 @@
+"""Whatever goes wrong ends as one line a fault and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from magistral import __version__
+from magistral.cli import main as cli
+from magistral.errors import MagistralError, RecipeError, TrainingFailed
+
+
+def leave_after(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int | str | None:
+    def app() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return left.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (RecipeError("a.toml: 'eval' is missing"), 2, "magistral: error: a.toml: 'eval' is missing\n"),
+        (RecipeError("one\ntwo"), 2, "magistral: error: one\nmagistral: error: two\n"),
+        (TrainingFailed("step 3: the loss is nan"), 1, "magistral: error: step 3: the loss is nan\n"),
+        (MagistralError(), 1, "magistral: error: MagistralError\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/a/x.safetensors"),
+            1,
+            "magistral: error: no space left on the disc at runs/a/x.safetensors: free some, "
+            "then run the same command with --resume\n",
+        ),
+    ],
+    ids=["user's fault", "two faults", "failed run", "no words", "full disc"],
+)
+def test_an_error_is_told_in_its_own_words(
+    error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert leave_after(error, monkeypatch) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(PermissionError):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--version"], 0, f"magistral {__version__}"),
+        (["--help"], 0, "sft"),
+        (["evall"], 2, "Did you mean 'eval'?"),
+        (["rl", "--no-such-option"], 2, "No such option"),
+        (["rl", "no-such-recipe.toml", "--out", "nowhere"], 2, "magistral: error: no recipe at no-such-recipe.toml"),
+    ],
+    ids=["version", "help", "verb that is not there", "option that is not there", "recipe that is not there"],
+)
+def test_the_command_answers_at_once(
+    arguments: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["magistral", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == code
+    assert said in "".join(capsys.readouterr())
+
+
+def test_the_command_starts_without_torch() -> None:
+    code = "import sys, magistral.cli.main; print([m for m in ('torch', 'numpy', 'pyarrow') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,234 @@
+"""A recipe is checked whole, and each fault says what to change."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from magistral.errors import RecipeError
+from magistral.recipe import Recipe, load_recipe, save_recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+SMALL = """
+name = "small"
+
+[model]
+base = "scratch"
+window = 64
+scratch = { dim = 32, n_layers = 2, n_heads = 4, n_kv_heads = 2, hidden_dim = 64 }
+
+[problems]
+n_train = 8
+n_held_out = 4
+families = [{ name = "chain_sum", weight = 2, options = { max_terms = 3 } }]
+
+[reward]
+l_max = 40
+l_cache = 10
+
+[sft]
+lr = 1e-3
+n_traces = 8
+n_batch = 4
+
+[rl]
+lr = 1e-4
+steps = 2
+group_size = 4
+n_batch = 16
+n_minibatch = 8
+n_async = 32
+eps_low = 0.2
+eps_high = 0.28
+temperature = 1.0
+max_tokens = 40
+
+[eval]
+max_tokens = 40
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "small.toml"
+    file.write_text(SMALL, encoding="utf-8")
+    return file
+
+
+def fault(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_defaults_are_filled_in(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.rl is not None
+    assert recipe.rl.betas == (0.9, 0.95)
+    assert recipe.reward.correctness == 0.9
+    assert recipe.problems.source == "reasoning_gym"
+    assert recipe.problems.families[0].options == {"max_terms": 3}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("rl.n_asinc=32", "unknown key 'rl.n_asinc'; did you mean 'n_async'? known: betas, "),
+        ("evl={}", "unknown key 'evl'; did you mean 'eval'? known: engine, eval, "),
+        ("model.scratch.dims=3", "unknown key 'model.scratch.dims'; did you mean 'dim'? known: dim, "),
+        ("sft.lora={rank=4, alpha=8, layers=2}", "unknown key 'sft.lora.layers'; did you mean 'last_layers'? known: alpha, "),
+        (
+            "problems.families=[{name='gcd', wieght=2}]",
+            "unknown key 'problems.families.0.wieght'; did you mean 'weight'? known: name, ",
+        ),
+    ],
+    ids=["in a section", "a section", "two deep", "in an optional section", "in a list"],
+)
+def test_an_unknown_key_names_the_nearest(path: Path, override: str, expected: str) -> None:
+    assert fault(path, override).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("rl.steps='many'", "rl.steps: Input should be a valid integer, unable to parse string as an integer (got 'many')"),
+        ("rl.steps=0", "rl.steps: Input should be greater than 0 (got 0)"),
+        ("rl.lr=nan", "rl.lr: Input should be a finite number (got nan)"),
+        ("rl.eps_low=1.0", "rl.eps_low: Input should be less than 1 (got 1.0)"),
+        ("rl.group_size=1", "rl.group_size: Input should be greater than 1 (got 1)"),
+        ("engine.weights='int4'", "engine.weights: Input should be 'float32' or 'int8' (got 'int4')"),
+        ("problems.families=[]", "problems.families: Tuple should have at least 1 item after validation, not 0 (got [])"),
+        ("seed=-1", "seed: Input should be greater than or equal to 0 (got -1)"),
+        ("eval.top_p=1.5", "eval.top_p: Input should be less than or equal to 1 (got 1.5)"),
+    ],
+    ids=["type", "no steps", "not a number", "clip to nothing", "group of one", "choice", "no family", "negative", "over 1"],
+)
+def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expected: str) -> None:
+    assert fault(path, override) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("rl.n_async=36", "rl: n_async=36 is over 2 * n_batch=32: lower n_async or raise n_batch"),
+        ("rl.n_async=12", "rl: n_async=12 is under n_batch=16: a batch would never fill; raise n_async"),
+        ("rl.n_minibatch=12", "rl: n_minibatch=12 does not divide n_batch=16: make it a divisor"),
+        ("rl.n_minibatch=6", "rl: n_minibatch=6 must be a multiple of group_size=4: batches hold whole groups"),
+        ("rl.max_tokens=64", "rl.max_tokens=64 leaves no room for a prompt in model.window=64: lower it or raise the window"),
+        ("eval.max_tokens=65", "eval.max_tokens=65 leaves no room for a prompt in model.window=64: lower it or raise the window"),
+        ("reward.l_cache=41", "reward: l_cache=41 is over l_max=40: lower l_cache or raise l_max"),
+        ("model.base='smollm2'", 'model: base = "scratch" and a section [model.scratch] go together'),
+        ("model.scratch.n_kv_heads=3", "model.scratch: n_kv_heads=3 must divide n_heads=4"),
+        ("model.scratch.dim=36", "model.scratch: dim=36 must be n_heads=4 times an even number"),
+    ],
+    ids=[
+        "too stale",
+        "batch never full",
+        "minibatch not dividing",
+        "half a group",
+        "rl over the window",
+        "eval over the window",
+        "cache over l_max",
+        "scratch sizes for another base",
+        "heads not shared evenly",
+        "odd head",
+    ],
+)
+def test_an_impossible_combination_names_both_values_and_the_remedy(path: Path, override: str, expected: str) -> None:
+    assert fault(path, override) == expected
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["rl.n_async=16", "rl.n_minibatch=16", "rl.max_tokens=63", "reward.l_cache=40"],
+    ids=["staleness 0", "one minibatch", "one token of prompt", "penalty from the first token"],
+)
+def test_the_last_value_that_is_allowed_is_allowed(path: Path, override: str) -> None:
+    load_recipe(path, (override,))
+
+
+def test_every_fault_has_a_line_of_its_own(path: Path) -> None:
+    lines = fault(path, "rl.steps=0", "seed=-1").splitlines()
+    assert len(lines) == 2
+    assert all("Input should be greater than" in line for line in lines)
+
+
+def test_a_missing_value_is_named(path: Path) -> None:
+    path.write_text(SMALL.replace("l_max = 40", ""), encoding="utf-8")
+    assert fault(path) == "'reward.l_max' is missing"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert fault(tmp_path / "none.toml") == f"no recipe at {tmp_path / 'none.toml'}"
+
+
+def test_a_file_that_is_not_toml_says_where(path: Path) -> None:
+    path.write_text("name = \n", encoding="utf-8")
+    assert "line 1" in fault(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("rl.steps=7", 7),
+        ("rl.lr=3e-4", 3e-4),
+        ("rl.lora={rank=4, alpha=8.0}", {"rank": 4, "alpha": 8.0, "last_layers": None}),
+        ("name=long", "long"),
+        ('name="7"', "7"),
+        ("engine.n_slots = 3", 3),
+    ],
+    ids=["integer", "number", "table", "a bare word is a string", "a quoted number is a string", "a section not in the file"],
+)
+def test_an_override_is_read_as_toml(path: Path, override: str, expected: object) -> None:
+    value: object = load_recipe(path, (override,)).model_dump()
+    for key in override.partition("=")[0].strip().split("."):
+        assert isinstance(value, dict)
+        value = value[key]
+    assert value == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("rl.steps", "--set 'rl.steps': write SECTION.KEY=VALUE"),
+        ("rl..steps=1", "--set 'rl..steps=1': write SECTION.KEY=VALUE"),
+        ("name.first=1", "--set 'name.first=1': 'name' is a value, not a section"),
+    ],
+    ids=["no value", "empty key", "into a value"],
+)
+def test_an_override_that_cannot_be_read_is_refused(path: Path, override: str, expected: str) -> None:
+    assert fault(path, override) == expected
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ("rl.lora={rank=4, alpha=8}", "prompt.system='Think \"first\".\\n'")], ids=["plain", "lora"]
+)
+def test_a_resolved_recipe_loads_as_itself(path: Path, tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    recipe = load_recipe(path, overrides)
+    save_recipe(recipe, tmp_path / "resolved.toml")
+    assert load_recipe(tmp_path / "resolved.toml") == recipe
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.name)
+def test_every_recipe_of_the_repository_loads(recipe: Path) -> None:
+    assert isinstance(load_recipe(recipe), Recipe)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.name)
+def test_every_value_of_a_recipe_says_beside_it_or_above_it_where_it_comes_from(recipe: Path) -> None:
+    lines = ["", *recipe.read_text(encoding="utf-8").splitlines()]
+    is_value = re.compile(r"[a-z_.]+ = ")
+    bare = [
+        line
+        for above, line in pairwise(lines)
+        if is_value.match(line) and not line.startswith("name = ") and "#" not in line and not above.startswith("#")
+    ]
+    assert bare == []
+
+
+def test_the_repository_has_a_quickstart_recipe() -> None:
+    assert "quickstart.toml" in [path.name for path in RECIPES]
