@@ -5,11 +5,11 @@ MagistralError
 │   ├── RecipeError    a recipe's key, type or combination
 │   ├── UnknownName    a name that no registry knows
 │   ├── ModelError     a model folder or file that is incomplete or not of our family
-│   └── RunFolderError a run folder in use, missing, or of another recipe
+│   ├── RunFolderError a run folder in use, missing, or of another recipe
+│   └── DiscFull       no space left for what must be written
 └── RunFailed          exit 1: a run ended as a failure; what was finished is kept
     ├── TrainingFailed a loss that is not a number
-    ├── VerifierFailed a verifier broke; says nothing of the answer
-    └── DiscFull       no space left for a checkpoint
+    └── VerifierFailed a verifier broke; says nothing of the answer
 """
 
 from __future__ import annotations
@@ -53,5 +53,5 @@ class VerifierFailed(RunFailed):
     pass
 
 
-class DiscFull(RunFailed):
+class DiscFull(UserError):
     pass

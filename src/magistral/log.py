@@ -1,0 +1,222 @@
+"""A run is a folder of files that anybody can read; every view of it reads these and nothing else.
+
+run.json            what ran: stage, name, model, versions, machine, seed; `state` is running, done, stopped or failed
+recipe.toml         the resolved recipe
+metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}
+traces/*.parquet    a row a completion, one file a step (columns: TRACE_SCHEMA)
+checkpoints/        step-000010/: the model in Hugging Face format, and what the trainer needs to go on
+eval.json           scores with intervals (an eval run)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from magistral.errors import DiscFull, RunFolderError
+from magistral.flow import Scored
+from magistral.recipe import Recipe, save_recipe
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Under its final name a file is whole or absent, whatever happens."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def machine() -> dict[str, Any]:
+    """What numbers must be read with: processor, cores, memory, versions."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    packages = ("open-magistral", "torch", "numpy", "tokenizers", "reasoning-gym")
+    installed = {d.metadata["Name"].replace("_", "-"): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        **{name: installed[name] for name in packages if name in installed},
+    }
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's files. Make one with `open_run` (to write) or `read_run` (to look)."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def info(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return loaded
+
+    def set_info(self, **changes: Any) -> None:
+        file = self.path / "run.json"
+        known = self.info() if file.exists() else {}
+        write_atomically(file, json.dumps({**known, **changes}, indent=1, ensure_ascii=False) + "\n")
+
+    def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        line = json.dumps({"step": step, "time": round(time.time(), 3), "values": dict(values)})
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole lines; a last line cut short by a crash is left out."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return []
+        lines = file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics and traces of steps after `step`: a resumed run takes those steps again."""
+        kept = [json.dumps(m) for m in self.metrics() if m["step"] <= step]
+        if (self.path / "metrics.jsonl").exists():
+            write_atomically(self.path / "metrics.jsonl", "".join(line + "\n" for line in kept))
+        for file in (self.path / "traces").glob("step-*.parquet"):
+            if int(file.stem.removeprefix("step-")) > step:
+                file.unlink()
+
+    def write_traces(self, name: str, scored: Sequence[Scored], *, step: int, advantages: Sequence[float | None] | None = None) -> None:
+        """`name` as "step-000001" or "eval". An advantage of None: not trained on."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [_trace_row(s, step, a) for s, a in zip(scored, advantages or [None] * len(scored), strict=True)]
+        folder = self.path / "traces"
+        folder.mkdir(exist_ok=True)
+        temporary = folder / f".{name}.partial"
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
+        temporary.replace(folder / f"{name}.parquet")
+
+    def traces(self) -> Iterator[dict[str, Any]]:
+        """Rows of all traces, file by file in the order of their names."""
+        import pyarrow.parquet as pq
+
+        for file in sorted((self.path / "traces").glob("*.parquet")):
+            yield from pq.read_table(file).to_pylist()
+
+
+def _trace_row(scored: Scored, step: int, advantage: float | None) -> dict[str, Any]:
+    c, p, r, v = scored.completion, scored.completion.problem, scored.reward, scored.verdict
+    return {
+        "step": step,
+        "group": c.group,
+        "index": c.index,
+        "problem_id": p.id,
+        "family": p.family,
+        "question": p.question,
+        "reference": p.reference,
+        "language": p.language,
+        "seed": c.seed,
+        "prompt_tokens": list(c.prompt_tokens),
+        "tokens": list(c.tokens),
+        "logprobs": list(c.logprobs),
+        "versions": list(c.versions),
+        "text": c.text,
+        "finish": str(c.finish),
+        "thinking": scored.trace.thinking,
+        "summary": scored.trace.summary,
+        "well_formed": scored.trace.well_formed,
+        "fault": scored.trace.fault,
+        "outcome": str(v.outcome),
+        "reason": v.reason,
+        "answer": v.answer,
+        "verifier_stage": v.stage,
+        "verifier_seconds": v.seconds,
+        "reward_format": r.format,
+        "reward_correctness": r.correctness,
+        "reward_length": r.length,
+        "reward_language": r.language,
+        "reward_total": r.total,
+        "reward_reasons": list(r.reasons),
+        "advantage": advantage,
+        "trained": advantage is not None,
+    }
+
+
+def read_run(path: Path) -> RunFolder:
+    """Raises RunFolderError where there is no run."""
+    if not (path / "run.json").exists():
+        raise RunFolderError(f"{path} holds no run (no run.json there): name the folder that a verb's --out named")
+    return RunFolder(path)
+
+
+@contextmanager
+def open_run(path: Path, recipe: Recipe, *, stage: str, model: str, resume: bool) -> Iterator[RunFolder]:
+    """A folder to write a run into, locked while it is open (the kernel drops the lock of a killed process).
+
+    Raises RunFolderError if another process writes there, or if it holds a run and `resume` is false, or another recipe's run."""
+    run = RunFolder(path)
+    existed = (path / "run.json").exists()
+    if not existed and path.exists() and any(p.name != "lock" for p in path.iterdir()):
+        raise RunFolderError(f"{path} exists and holds no run: name an empty or a new folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "lock").open("w")
+    except OSError as e:
+        raise RunFolderError(f"{path} cannot be written: {e.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(f"{path} is in use by another process: wait for it, or name another --out") from None
+        if existed and not resume:
+            raise RunFolderError(f"{path} already holds a run: add --resume to go on with it, or name another --out")
+        if existed:
+            _same_run(run, recipe, stage)
+        else:
+            save_recipe(recipe, path / "recipe.toml")
+            run.set_info(stage=stage, name=recipe.name, model=model, seed=recipe.seed, machine=machine(), started=time.time())
+        yield from _with_state(run)
+
+
+def _with_state(run: RunFolder) -> Iterator[RunFolder]:
+    if run.info().get("state") != "done":
+        run.set_info(state="running", pid=os.getpid())
+    try:
+        yield run
+    except KeyboardInterrupt:
+        run.set_info(state="stopped")
+        raise
+    except Exception as e:
+        if run.info().get("state") != "done":
+            run.set_info(state="failed", error=f"{type(e).__name__}: {e}")
+        raise
+
+
+def _same_run(run: RunFolder, recipe: Recipe, stage: str) -> None:
+    from magistral.recipe import load_recipe
+
+    if run.info()["stage"] != stage:
+        raise RunFolderError(f"{run.path} holds a run of `magistral {run.info()['stage']}`, not of `{stage}`: name another --out")
+    if load_recipe(run.path / "recipe.toml") != recipe:
+        raise RunFolderError(f"{run.path} was started with another recipe (see its recipe.toml): name another --out")
+
+
+def require_space(path: Path, n_bytes: int) -> None:
+    """Raises DiscFull before anything is written that would not fit."""
+    free = shutil.disk_usage(path).free
+    if free < n_bytes:
+        raise DiscFull(f"{path}: {free / 1e9:.1f} GB free and {n_bytes / 1e9:.1f} GB needed: free some space or name another --out")
