@@ -1,0 +1,1 @@
+"""Engines: problem to completion; they take new weights in flight."""

@@ -1,0 +1,1 @@
+"""The native engine: torch, continuous batching, weights that change between two decode steps."""

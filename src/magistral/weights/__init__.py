@@ -1,0 +1,1 @@
+"""Tensors by name, in every file format."""
