@@ -1,0 +1,1 @@
+"""The trainer: a scored batch becomes new weights."""
