@@ -22,8 +22,7 @@ class LoraLinear(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(base.out_features, lora.rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        added = F.linear(F.linear(x, self.lora_a), self.lora_b)
-        return F.linear(x, self.weight, self.bias) + added * self.scale
+        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.lora_a) * self.scale, self.lora_b)
 
     def merged(self) -> Tensor:
         return self.weight + self.scale * (self.lora_b @ self.lora_a)

@@ -114,7 +114,9 @@ class Trainer:
     def _logp(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the targets [N] at the recipe's temperature, and the sum of the distributions' entropies (nats)."""
         hidden = self.model(micro.tokens_T[None], micro.positions_T[None], Masked(micro.mask_TT[None, None]))
-        logits_NV = self.model.lm_head(hidden[0, micro.source_N]) / self.temperature
+        logits_NV = self.model.lm_head(hidden[0, micro.source_N])
+        if self.temperature != 1.0:
+            logits_NV = logits_NV / self.temperature
         logp_NV = logits_NV.log_softmax(-1)
         with torch.no_grad():
             entropy = -(logp_NV.exp() * logp_NV).sum()

@@ -1,0 +1,1 @@
+"""The asynchronous RL loop; `loop.py` is one page, read it first."""

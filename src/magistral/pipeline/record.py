@@ -1,0 +1,125 @@
+"""What became of each group, as files: metrics, traces and checkpoints of a run's folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from magistral.flow import Outcome, Scored
+from magistral.log import RunFolder, require_space, write_atomically
+from magistral.models.load import save_model
+from magistral.pipeline.ledger import Ledger
+from magistral.pipeline.learner import Learner
+from magistral.pipeline.runtime_inline import InlineVerifier
+from magistral.text.tokens import Tokenizer
+
+
+class Checkpoints:
+    """step-000010/: the model in Hugging Face format, trainer.pt, state.json; whole under its name or absent."""
+
+    def __init__(self, run: RunFolder, learner: Learner, tokenizer: Tokenizer, *, keep: int) -> None:
+        self.run, self.learner, self.tokenizer, self.keep = run, learner, tokenizer, keep
+
+    def newest(self) -> Path | None:
+        folders = sorted(self.run.checkpoints.glob("step-*"))
+        return folders[-1] if folders else None
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        final = self.run.checkpoints / f"step-{step:06d}"
+        if final.exists():
+            return
+        trainer = self.learner.trainer
+        n_bytes = sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained) * 12
+        self.run.checkpoints.mkdir(exist_ok=True)
+        require_space(self.run.checkpoints, n_bytes)
+        partial = self.run.checkpoints / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        save_model(partial, trainer.model, self.tokenizer, trainer.all_weights())
+        trainer.save(partial / "trainer.pt")
+        write_atomically(partial / "state.json", json.dumps({"step": step, **state}) + "\n")
+        partial.rename(final)
+        for old in sorted(self.run.checkpoints.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old)
+
+
+class Record:
+    """The loop's record. `on_step` is told the values of each step (progress)."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        ledger: Ledger,
+        learner: Learner,
+        verifier: InlineVerifier,
+        checkpoints: Checkpoints,
+        *,
+        checkpoint_every: int,
+        on_step: Callable[[int, dict[str, float]], None],
+    ) -> None:
+        self.run, self.ledger, self.learner, self.verifier, self.checkpoints = run, ledger, learner, verifier, checkpoints
+        self.checkpoint_every, self.on_step = checkpoint_every, on_step
+        self.step = 0
+        self._dropped: list[Scored] = []
+        self._n_dropped = 0
+        self._since = time.perf_counter()
+
+    def dropped(self, ordinal: int, scored: list[Scored], why: str) -> None:
+        self.ledger.close(ordinal)
+        self._dropped += scored
+        self._n_dropped += 1
+
+    def trained(self, version: int, groups: list[list[Scored]]) -> None:
+        for group in groups:
+            self.ledger.close(group[0].completion.group)
+        batch = [s for group in groups for s in group]
+        values = self._values(version, batch)
+        advantages = [self.learner.advantages[s.completion.group, s.completion.index] for s in batch]
+        self.run.write_traces(
+            f"step-{version:06d}", batch + self._dropped, step=version, advantages=[*advantages, *[None] * len(self._dropped)]
+        )
+        self.run.add_metrics(version, values)
+        self.step, self._dropped, self._n_dropped = version, [], 0
+        if version % self.checkpoint_every == 0:
+            self.save_checkpoint()
+        self.on_step(version, values)
+
+    def save_checkpoint(self) -> None:
+        self.checkpoints.save(self.step, {"ledger": self.ledger.state()})
+
+    def save_failed(self, version: int, scored: list[Scored]) -> Path:
+        name = f"failed-step-{version:06d}"
+        self.run.write_traces(name, scored, step=version)
+        return self.run.path / "traces" / f"{name}.parquet"
+
+    def _values(self, version: int, batch: Sequence[Scored]) -> dict[str, float]:
+        """Rewards over all that was judged since the last step, the dropped too: else only hard problems would show."""
+        seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
+        seen = [*batch, *self._dropped]
+        mean = lambda value: fmean(value(s) for s in seen)  # noqa: E731
+        n_written = sum(len(s.completion.tokens) for s in seen)
+        trained = dict(self.learner.values)
+        n_inputs = trained.pop("n_inputs")
+        return {
+            "reward/mean": mean(lambda s: s.reward.total),
+            "reward/format": mean(lambda s: s.reward.format),
+            "reward/correctness": mean(lambda s: s.reward.correctness),
+            "reward/length": mean(lambda s: s.reward.length),
+            "reward/language": mean(lambda s: s.reward.language),
+            "right": mean(lambda s: s.verdict.outcome == Outcome.RIGHT),
+            "well_formed": mean(lambda s: s.trace.well_formed),
+            "tokens_mean": mean(lambda s: len(s.completion.tokens)),
+            "groups_dropped": float(self._n_dropped),
+            "verifier_failed": float(self.verifier.n_failed),
+            "staleness": fmean(version - 1 - v for s in batch for v in s.completion.versions),
+            "staleness_max": float(max(version - 1 - min(s.completion.versions) for s in batch)),
+            "prompt_share": 1 - trained["n_tokens"] / n_inputs,
+            "seconds": seconds,
+            "tokens_per_s": n_written / seconds,
+            **trained,
+        }
