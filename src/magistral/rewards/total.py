@@ -1,0 +1,67 @@
+"""Completion in, Scored out: format, then correctness, length and language, in the paper's order."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from magistral.errors import VerifierFailed
+from magistral.flow import Completion, Outcome, Reward, Scored, Trace, Verdict
+from magistral.recipe import RewardWeights
+from magistral.rewards.format import format_fault
+from magistral.rewards.language import language_consistency
+from magistral.rewards.length import length_penalty
+from magistral.text.trace import THINK_TEXT, Marks, parse
+from magistral.verifiers import VERIFIERS, Verifier
+from magistral.verifiers.pool import Pool
+
+
+class Scorer:
+    """Holds the verifiers' processes; use it as a context manager."""
+
+    def __init__(self, weights: RewardWeights, *, marks: Marks = THINK_TEXT, deadline_s: float = 5.0) -> None:
+        self.weights, self.marks = weights, marks
+        self._pool = Pool(deadline_s)
+        self._verifiers: dict[str, Verifier] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.__exit__(kind, error, trace)
+
+    def score(self, completion: Completion) -> Scored:
+        """Raises VerifierFailed where no judgement could be made: the completion is to be dropped and counted."""
+        trace = parse(completion.text, self.marks)
+        kind = completion.problem.kind
+        fault = format_fault(trace, kind)
+        if fault:  # grading stops: length and language are not looked at (chosen; the paper does not say)
+            verdict = Verdict(outcome=Outcome.UNPARSABLE, reason=f"format: {fault}", stage="format")
+            return Scored(completion=completion, trace=trace, verdict=verdict, reward=Reward(reasons=(f"format 0: {fault}",)))
+        verdict = self._verifier(kind).verify(trace, completion.problem)
+        if verdict.outcome is Outcome.ERROR:
+            raise VerifierFailed(f"{completion.problem.id}: {verdict.reason}")
+        return Scored(completion=completion, trace=trace, verdict=verdict, reward=self._reward(completion, trace, verdict))
+
+    def _verifier(self, kind: str) -> Verifier:
+        if kind not in self._verifiers:
+            self._verifiers[kind] = VERIFIERS[kind](self._pool)
+        return self._verifiers[kind]
+
+    def _reward(self, completion: Completion, trace: Trace, verdict: Verdict) -> Reward:
+        w = self.weights
+        right = verdict.outcome is Outcome.RIGHT
+        penalty = length_penalty(len(completion.tokens), l_max=w.l_max, l_cache=w.l_cache, most=w.length)
+        consistent, why = language_consistency(completion.problem, trace)
+        return Reward(
+            format=w.format,
+            correctness=w.correctness if right else 0.0,
+            length=penalty,
+            language=w.language if consistent else 0.0,
+            reasons=(
+                f"format {w.format:g}: one pair of marks, an answer after it",
+                f"correctness {w.correctness if right else 0:g}: {verdict.reason}",
+                f"length {penalty:g}: {len(completion.tokens)} tokens, free up to {w.l_max - w.l_cache}",
+                f"language {w.language if consistent else 0:g}: {why}",
+            ),
+        )

@@ -1,0 +1,118 @@
+"""A completion's text cut in two: thinking and summary. One automaton, whole and streamed.
+
+What goes where follows the parser that serves Mistral's models: text before the opening mark belongs to the summary; an
+opening mark without a closing one makes the rest thinking; a closing mark alone is dropped; without marks all is summary.
+After one pair further marks are plain text. Whether a text is well formed is a stricter question (Magistral, arXiv
+2506.10910, section 2.2): it starts with the opening mark (chosen: not even a space before it, so that the form cannot
+drift), and has exactly one pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from magistral.flow import Trace
+
+Phase = Literal["thinking", "summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    open: str
+    close: str
+
+
+THINK_TEXT = Marks("<think>", "</think>")
+"""Magistral 1.0 (2506): plain text."""
+THINK_TOKENS = Marks("[THINK]", "[/THINK]")
+"""Magistral 1.1 and 1.2 (2507, 2509): control tokens."""
+
+
+class TraceParser:
+    """Feed chunks of any cut; the pieces that come out, joined by phase, do not depend on the cut."""
+
+    def __init__(self, marks: Marks = THINK_TEXT) -> None:
+        self.marks = marks
+        self.phase: Phase = "summary"
+        self.n_open = self.n_close = 0
+        """Marks seen, those that are plain text included."""
+        self.starts_with_mark = False
+        self._held = ""
+        self._seen_text = False
+        self._in_order = True
+
+    def feed(self, chunk: str) -> list[tuple[Phase, str]]:
+        """Pieces that are certain by now."""
+        self._held += chunk
+        pieces: list[tuple[Phase, str]] = []
+        while (mark := self._next_mark()) is not None:
+            at = self._held.index(mark)
+            self._emit(pieces, self._held[:at])
+            self._held = self._held[at + len(mark) :]
+            self._take(pieces, mark)
+        certain = len(self._held) - self._possible_mark()
+        self._emit(pieces, self._held[:certain])
+        self._held = self._held[certain:]
+        return pieces
+
+    def finish(self) -> list[tuple[Phase, str]]:
+        """What was held back as the possible start of a mark."""
+        pieces: list[tuple[Phase, str]] = []
+        self._emit(pieces, self._held)
+        self._held = ""
+        return pieces
+
+    @property
+    def fault(self) -> str:
+        """Why the text is not well formed; empty if it is."""
+        if self.n_open == 0:
+            return "no opening mark"
+        if not self.starts_with_mark:
+            return "text before the opening mark"
+        if self.n_close == 0:
+            return "no closing mark"
+        if self.n_open > 1 or self.n_close > 1:
+            return "more than one pair of marks"
+        return "" if self._in_order else "marks in the wrong order"
+
+    def _take(self, pieces: list[tuple[Phase, str]], mark: str) -> None:
+        opening = mark == self.marks.open
+        if opening and self.n_open == 0:
+            self.starts_with_mark = not self._seen_text and self.n_close == 0
+            self.phase = "thinking"
+        elif not opening and self.phase == "thinking":
+            self.phase = "summary"
+        elif not opening and self.n_open == 0:
+            self._in_order = False  # a closing mark alone: dropped
+        else:
+            self._emit(pieces, mark)
+        self.n_open += opening
+        self.n_close += not opening
+
+    def _emit(self, pieces: list[tuple[Phase, str]], text: str) -> None:
+        if text:
+            self._seen_text = True
+            pieces.append((self.phase, text))
+
+    def _next_mark(self) -> str | None:
+        places = {m: self._held.find(m) for m in (self.marks.open, self.marks.close)}
+        found = {m: at for m, at in places.items() if at >= 0}
+        return min(found, key=lambda m: found[m]) if found else None
+
+    def _possible_mark(self) -> int:
+        """Length of the longest end of what is held that a mark could start with."""
+        longest = max(len(self.marks.open), len(self.marks.close)) - 1
+        for n in range(min(longest, len(self._held)), 0, -1):
+            end = self._held[-n:]
+            if self.marks.open.startswith(end) or self.marks.close.startswith(end):
+                return n
+        return 0
+
+
+def parse(text: str, marks: Marks = THINK_TEXT) -> Trace:
+    """The whole text at once; newlines around each part are taken off."""
+    parser = TraceParser(marks)
+    pieces = parser.feed(text) + parser.finish()
+    thinking, summary = ("".join(t for phase, t in pieces if phase == wanted).strip("\n") for wanted in ("thinking", "summary"))
+    return Trace(thinking=thinking, summary=summary, well_formed=not parser.fault, fault=parser.fault)
