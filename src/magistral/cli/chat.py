@@ -1,0 +1,177 @@
+"""`magistral chat MODEL`: talk with a model in the terminal, its thinking dimmed and its answer plain."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magistral.errors import UserError
+
+if TYPE_CHECKING:
+    from magistral.engines.native.engine import NativeEngine
+    from magistral.text.tokens import Tokenizer
+
+MAX_WINDOW = 4096
+"""Tokens of prompt and answer together (chosen: the cache of a small model then stays under a gigabyte)."""
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="smollm2, a run's folder, a Hugging Face folder or a .gguf file.")] = "smollm2",
+    system: Annotated[
+        str | None, typer.Option(help="What the model is told first; without it, what the run's recipe says.", show_default=False)
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest token.")] = 0.7,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Draw from the likeliest tokens with this share.")] = 0.95,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.", show_default="512, or half the window")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and words give the same answers.")] = 0,
+) -> None:
+    """Talk with a model: a line is a question. Ctrl-C stops an answer, Ctrl-D ends."""
+    told = system_of(model) if system is None else system
+    from magistral.engines.native.engine import NativeEngine
+    from magistral.models.load import load_model
+
+    loaded, tokenizer = load_model(model)
+    window = min(loaded.sizes.window, MAX_WINDOW)
+    longest = min(512, window // 2) if max_tokens is None else max_tokens
+    if longest >= window:
+        raise UserError(f"--max-tokens {longest} leaves no room for a question in the model's window of {window}: lower it")
+    engine = NativeEngine(loaded, tokenizer.eos, n_slots=1, window=window, weights="int8")
+    settings = {"temperature": temperature, "top_p": top_p, "max_tokens": longest}
+    chat = Chat(engine=engine, tokenizer=tokenizer, system=told, settings=settings, seed=seed)
+    for question in _questions():
+        try:
+            _show(chat.answer(question))
+        except UserError as e:  # a question too long for the window is no reason to lose the conversation
+            typer.echo(f"magistral: {e}", err=True)
+
+
+def system_of(model: str) -> str:
+    """The system prompt that a run's model was trained with; empty for any other model."""
+    from magistral.recipe import load_recipe
+
+    recipe = Path(model) / "recipe.toml"
+    return load_recipe(recipe).prompt.system if recipe.exists() else ""
+
+
+@dataclass
+class Chat:
+    """A conversation. Earlier answers are kept without their thinking, as the model was never trained on thinking in a prompt."""
+
+    engine: NativeEngine
+    tokenizer: Tokenizer
+    system: str
+    settings: dict[str, Any]
+    """temperature, top_p and max_tokens of every request."""
+    seed: int
+    turns: list[tuple[str, str]] = field(default_factory=list)
+    """(role, text), oldest first."""
+
+    def answer(self, question: str) -> Iterator[tuple[str, str]]:
+        """(phase, text) pieces as they are written; phase is thinking or summary. Raises UserError if the question is too long."""
+        from magistral.engines.native.engine import Request
+        from magistral.text.trace import TraceParser
+
+        prompt = self._prompt(question)
+        self.engine.submit(
+            Request(prompt=tuple(prompt), seeds=(self.seed + len(self.turns),), key=len(self.turns), **self.settings)
+        )
+        parser = TraceParser()
+        said = ""
+        with _interruptible() as stopped:
+            for piece in self._pieces(stopped):
+                for phase, text in parser.feed(piece):
+                    said += text if phase == "summary" else ""
+                    yield phase, text
+        for phase, text in parser.finish():
+            said += text if phase == "summary" else ""
+            yield phase, text
+        self.turns += [("user", question), ("assistant", said.strip())]
+
+    def _prompt(self, question: str) -> list[int]:
+        """Of as much of the conversation as the window holds: the oldest turns go first."""
+        from magistral.text.template import prompt_tokens
+
+        while True:
+            prompt = prompt_tokens(self.tokenizer, self.system, [*self.turns, ("user", question)])
+            if not self.turns or len(prompt) + self.settings["max_tokens"] <= self.engine.window:
+                return prompt
+            del self.turns[:2]
+
+    def _pieces(self, stopped: list[bool]) -> Iterator[str]:
+        growing = Growing(self.tokenizer)
+        while not self.engine.idle:
+            done = self.engine.step()
+            tokens = [t for t in (done or self.engine.partial())[0].tokens if t != self.tokenizer.eos]
+            if stopped:
+                self.engine.cancel(len(self.turns))
+            yield growing.more(tokens, last=self.engine.idle)
+
+
+@dataclass
+class Growing:
+    """The text of a growing list of tokens, piece by piece, never half a character."""
+
+    tokenizer: Tokenizer
+    n_shown: int = 0
+
+    def more(self, tokens: Sequence[int], *, last: bool = False) -> str:
+        """What is new. A character whose bytes are not all there reads as U+FFFD at the end, and waits unless this is the last."""
+        text = self.tokenizer.decode(tokens)
+        if not last:
+            text = text.rstrip("\ufffd")
+        new = text[self.n_shown :]
+        self.n_shown = max(self.n_shown, len(text))
+        return new
+
+
+def _questions() -> Iterator[str]:
+    """Lines of standard input that are not empty, until its end."""
+    terminal = sys.stdin.isatty()
+    while True:
+        if terminal:
+            typer.secho("> ", bold=True, nl=False)
+        line = sys.stdin.buffer.readline().decode("utf-8", "replace")
+        if not line:
+            typer.echo()
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _show(pieces: Iterator[tuple[str, str]]) -> None:
+    """Stream an answer. Where the output is no terminal, typer leaves the styles out."""
+    from magistral.show.visible import visible
+
+    before = None
+    for phase, text in pieces:
+        shown = visible(text)
+        if phase != before:
+            shown = ("\n\n" if before else "") + shown.lstrip("\n")
+        if shown:
+            typer.echo(typer.style(shown, dim=True) if phase == "thinking" else shown, nl=False)
+            before = phase
+    typer.echo("\n")
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[bool]]:
+    """A list that Ctrl-C fills, so that an answer stops between two tokens; a second Ctrl-C is an ordinary one."""
+    stopped: list[bool] = []
+
+    def stop(_signal: int, _frame: object) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(True)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

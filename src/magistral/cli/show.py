@@ -1,0 +1,30 @@
+"""`magistral show RUN`: what a run did, in the terminal and as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a folder that holds several runs.", show_default=False)],
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write the HTML report here instead of RUN/report.html.", show_default=False)
+    ] = None,
+) -> None:
+    """What a run did so far: scores, curves, rewards by part, completions. Writes report.html beside it."""
+    from rich.console import Console
+
+    from magistral.show.read import read_runs
+    from magistral.show.report import write_report
+    from magistral.show.terminal import show_runs
+
+    runs = read_runs(run)
+    console = Console(highlight=False)
+    show_runs(runs, console)
+    path = report or run / "report.html"
+    write_report(runs, path, title=run.resolve().name)
+    console.print()
+    console.print(f"report: {path}", markup=False, soft_wrap=True)
