@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from magistral.errors import UserError
 
 if TYPE_CHECKING:
-    from magistral.engines.native.engine import NativeEngine
+    from magistral.engines.base import Request, Written
     from magistral.text.tokens import Tokenizer
 
 MAX_WINDOW = 4096
@@ -60,11 +60,24 @@ def system_of(model: str) -> str:
     return load_recipe(recipe).prompt.system if recipe.exists() else ""
 
 
+class ChatEngine(Protocol):
+    """What a conversation needs of the native engine."""
+
+    window: int
+
+    def submit(self, request: Request) -> None: ...
+    def step(self) -> list[Written]: ...
+    def partial(self) -> list[Written]: ...
+    def cancel(self, key: Hashable) -> None: ...
+    @property
+    def idle(self) -> bool: ...
+
+
 @dataclass
 class Chat:
     """A conversation. Earlier answers are kept without their thinking, as the model was never trained on thinking in a prompt."""
 
-    engine: NativeEngine
+    engine: ChatEngine
     tokenizer: Tokenizer
     system: str
     settings: dict[str, Any]
@@ -74,8 +87,8 @@ class Chat:
     """(role, text), oldest first."""
 
     def answer(self, question: str) -> Iterator[tuple[str, str]]:
-        """(phase, text) pieces as they are written; phase is thinking or summary. Raises UserError if the question is too long."""
-        from magistral.engines.native.engine import Request
+        """(phase, text) pieces as they are written, phase thinking or summary. Raises UserError if the question is too long."""
+        from magistral.engines.base import Request
         from magistral.text.trace import TraceParser
 
         prompt = self._prompt(question)
@@ -122,7 +135,7 @@ class Growing:
     n_shown: int = 0
 
     def more(self, tokens: Sequence[int], *, last: bool = False) -> str:
-        """What is new. A character whose bytes are not all there reads as U+FFFD at the end, and waits unless this is the last."""
+        """What is new. Bytes of half a character read as U+FFFD at the end: they wait, unless this is the last."""
         text = self.tokenizer.decode(tokens)
         if not last:
             text = text.rstrip("\ufffd")
@@ -149,14 +162,17 @@ def _show(pieces: Iterator[tuple[str, str]]) -> None:
     """Stream an answer. Where the output is no terminal, typer leaves the styles out."""
     from magistral.show.visible import visible
 
-    before = None
+    before, waiting = None, ""  # newlines wait, since those at the end of a phase are not shown
     for phase, text in pieces:
         shown = visible(text)
         if phase != before:
-            shown = ("\n\n" if before else "") + shown.lstrip("\n")
-        if shown:
-            typer.echo(typer.style(shown, dim=True) if phase == "thinking" else shown, nl=False)
-            before = phase
+            waiting, shown = "", shown.lstrip("\n")
+        body = shown.rstrip("\n")
+        if body:
+            gap = "\n\n" if before not in (None, phase) else ""
+            typer.echo(gap + typer.style(waiting + body, dim=True if phase == "thinking" else None), nl=False)
+            before, waiting = phase, ""
+        waiting += shown[len(body) :]
     typer.echo("\n")
 
 

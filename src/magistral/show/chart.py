@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from magistral.show.words import number
 
 _WIDTH, _HEIGHT = 460, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 14, 12, 42
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def _line(curve: Curve, index: int, x: _Scale, y: _Scale) -> Markup:
 def _legend(names: Sequence[str]) -> Markup:
     entry = Markup('<g class="curve c{}"><circle cx="{}" cy="{}" r="4"/></g><text class="tick" x="{}" y="{}">{}</text>')
     return Markup("").join(
-        entry.format(i, _LEFT + 8 + 130 * i, _HEIGHT - 9, _LEFT + 17 + 130 * i, _HEIGHT - 5, name) for i, name in enumerate(names)
+        entry.format(i, _LEFT + 8 + 88 * i, _HEIGHT - 9, _LEFT + 17 + 88 * i, _HEIGHT - 5, name) for i, name in enumerate(names)
     )
 
 
