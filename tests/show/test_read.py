@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from magistral.errors import RunFolderError
-from magistral.log import open_run
+from magistral.log import open_run, read_run
 from magistral.recipe import Recipe
 from magistral.show.read import Score, before_and_after, read_runs
 
@@ -106,3 +106,10 @@ def test_before_and_after_show_one_solved_and_one_unsolved_of_the_same_problems(
 def test_one_evaluation_has_no_before(make_run: RunMaker, tmp_path: Path, scored: Maker) -> None:
     make_run("eval-base", stage="eval", kept=[scored()])
     assert before_and_after(read_runs(tmp_path / "runs")) == []
+
+
+def test_the_batch_of_a_failed_step_comes_last(make_run: RunMaker, scored: Maker) -> None:
+    folder = make_run("rl", kept=[scored("p1")], state="failed")
+    read_run(folder).write_traces("failed-step-000002", [scored("p2")], step=2)
+    [run] = read_runs(folder)
+    assert [(k.step, k.problem_id) for k in run.kept] == [(1, "p1"), (2, "p2")]

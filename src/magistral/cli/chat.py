@@ -170,7 +170,8 @@ def _show(pieces: Iterator[tuple[str, str]]) -> None:
         body = shown.rstrip("\n")
         if body:
             gap = "\n\n" if before not in (None, phase) else ""
-            typer.echo(gap + typer.style(waiting + body, dim=True if phase == "thinking" else None), nl=False)
+            said = waiting + body
+            typer.echo(gap + (typer.style(said, dim=True) if phase == "thinking" else said), nl=False)
             before, waiting = phase, ""
         waiting += shown[len(body) :]
     typer.echo("\n")

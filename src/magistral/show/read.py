@@ -72,6 +72,7 @@ class Run:
     evaluation: dict[str, Any]
     """eval.json; empty if there is none."""
     kept: tuple[Kept, ...]
+    """In order of their steps."""
 
     @property
     def seconds(self) -> float | None:
@@ -109,7 +110,7 @@ def _read(path: Path) -> Run:
     folder = read_run(path)
     try:
         info, lines = folder.info(), folder.metrics()
-        kept = tuple(_kept(row) for row in folder.traces())
+        kept = tuple(sorted(map(_kept, folder.traces()), key=lambda k: k.step))  # a failed step's batch has a name of its own
         file = path / "eval.json"
         evaluation = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         metrics = tuple((int(line["step"]), _numbers(line["values"])) for line in lines)
