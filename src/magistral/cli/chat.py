@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from magistral.cli.wiring import N_THREADS, Threads
 from magistral.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,12 +32,16 @@ def command(
     top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Draw from the likeliest tokens with this share.")] = 0.95,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.", show_default="512, or half the window")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and words give the same answers.")] = 0,
+    threads: Threads = N_THREADS,
 ) -> None:
     """Talk with a model: a line is a question. Ctrl-C stops an answer, Ctrl-D ends."""
     told = system_of(model) if system is None else system
+    import torch
+
     from magistral.engines.native.engine import NativeEngine
     from magistral.models.load import load_model
 
+    torch.set_num_threads(threads)
     loaded, tokenizer = load_model(model)
     window = min(loaded.sizes.window, MAX_WINDOW)
     longest = min(512, window // 2) if max_tokens is None else max_tokens
