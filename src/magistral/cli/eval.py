@@ -1,0 +1,48 @@
+"""`magistral eval RECIPE`: the recipe's held-out problems, measured."""
+
+from __future__ import annotations
+
+import time
+
+from magistral.cli.wiring import N_THREADS, ModelName, Out, RecipePath, Resume, Set, Threads, load, progress, prompter, read_recipe
+
+
+def command(
+    recipe: RecipePath, out: Out, model: ModelName = None, resume: Resume = False, set_: Set = None, threads: Threads = N_THREADS
+) -> None:
+    """Measure a model on the recipe's held-out problems: pass@1, maj@k, reward, form, length, with 95 % intervals."""
+    checked = read_recipe(recipe, set_)
+    from magistral.log import open_run
+
+    name = model or checked.model.base
+    with open_run(out, checked, stage="eval", model=name, resume=resume) as folder:
+        if folder.info()["state"] == "done":
+            print(f"{out}: finished before; left as it is")
+            return
+        start = time.time()
+        with progress("eval: reading model and problems", 1) as advance:
+            loaded, tokenizer, _, held_out = load(checked, model, threads)
+            advance(1)
+        from magistral.engines.native.engine import NativeEngine, Request
+        from magistral.eval.run import run_eval
+        from magistral.pipeline.ledger import seed_of
+        from magistral.pipeline.runtime_inline import completion_of
+        from magistral.rewards.total import Scorer
+
+        e, prompt_of = checked.eval, prompter(checked, tokenizer)
+        engine = NativeEngine(loaded, tokenizer.eos, n_slots=checked.engine.n_slots, window=checked.model.window, weights=checked.engine.weights)
+        del loaded
+        requests = [
+            (p, Request(
+                prompt=prompt_of(p), seeds=tuple(seed_of(checked.seed, "eval", p.id, i) for i in range(e.n_runs)),
+                max_tokens=e.max_tokens, temperature=e.temperature, top_p=e.top_p, key=ordinal,
+            ))
+            for ordinal, p in enumerate(held_out)
+        ]  # fmt: skip
+        with Scorer(checked.reward) as scorer, progress(f"eval: {name}", len(requests) * e.n_runs) as advance:
+            result = run_eval(
+                checked, engine, requests, lambda w, p: completion_of(w, p, w.request.key, tokenizer.decode), scorer.score, folder, on_written=advance
+            )
+        folder.set_info(state="done", seconds=time.time() - start)
+    for score, s in result["scores"].items():
+        print(f"{score:12} {s['value']:8.3f}  [{s['low']:.3f}, {s['high']:.3f}]")

@@ -1,0 +1,40 @@
+"""`magistral rl RECIPE`: asynchronous GRPO with verifiable rewards."""
+
+from __future__ import annotations
+
+import time
+
+from magistral.cli.wiring import N_THREADS, ModelName, Out, RecipePath, Resume, Set, Threads, load, progress, read_recipe
+
+
+def command(
+    recipe: RecipePath, out: Out, model: ModelName = None, resume: Resume = False, set_: Set = None, threads: Threads = N_THREADS
+) -> None:
+    """Reinforcement learning: the model writes groups of completions, verifiers judge them, the trainer learns.
+
+    Ctrl-C ends it after the current step with a checkpoint; --resume goes on, after any crash too."""
+    checked = read_recipe(recipe, set_)
+    from magistral.errors import RecipeError
+    from magistral.log import open_run
+
+    if checked.rl is None:
+        raise RecipeError(f"{recipe} has no section [rl]: nothing to do")
+    with open_run(out, checked, stage="rl", model=model or checked.model.base, resume=resume) as folder:
+        if folder.info()["state"] == "done":
+            print(f"{out}: finished before; left as it is")
+            return
+        start = time.time()
+        with progress("RL: reading model and problems", 1) as advance:
+            loaded, tokenizer, train, _ = load(checked, model, threads)
+            advance(1)
+        from magistral.pipeline.run import run_rl
+        from magistral.rewards.total import Scorer
+
+        n_before = len(folder.metrics())
+        with Scorer(checked.reward) as scorer, progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance:
+            run_rl(checked, loaded, tokenizer, train, scorer.score, folder, on_step=lambda _, v: advance(1, _note(v)))
+        folder.set_info(state="done", seconds=time.time() - start)
+
+
+def _note(values: dict[str, float]) -> str:
+    return f"reward {values['reward/mean']:.2f} right {values['right']:.0%} entropy {values['entropy']:.2f} dropped {values['groups_dropped']:.0f}"

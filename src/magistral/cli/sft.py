@@ -1,0 +1,37 @@
+"""`magistral sft RECIPE`: supervised steps on checked traces."""
+
+from __future__ import annotations
+
+import time
+
+from magistral.cli.wiring import N_THREADS, ModelName, Out, RecipePath, Resume, Set, Threads, load, progress, prompter, read_recipe
+
+
+def command(
+    recipe: RecipePath, out: Out, model: ModelName = None, resume: Resume = False, set_: Set = None, threads: Threads = N_THREADS
+) -> None:
+    """Teach a model the form of thinking from checked traces (Small's first stage). The best checkpoint is kept in --out."""
+    checked = read_recipe(recipe, set_)
+    from magistral.errors import RecipeError
+    from magistral.log import open_run
+
+    if checked.sft is None:
+        raise RecipeError(f"{recipe} has no section [sft]: nothing to do")
+    with open_run(out, checked, stage="sft", model=model or checked.model.base, resume=resume) as folder:
+        if folder.info()["state"] == "done":
+            print(f"{out}: finished before; left as it is")
+            return
+        start = time.time()
+        with progress("SFT: reading model and problems", 1) as advance:
+            loaded, tokenizer, train, _ = load(checked, model, threads)
+            advance(1)
+        from magistral.curation import worked
+        from magistral.rewards.total import Scorer
+        from magistral.sft.run import n_steps, run_sft
+        from magistral.sft.traces import checked_traces
+
+        with Scorer(checked.reward) as scorer:
+            traces = checked_traces(train, worked, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
+        with progress("SFT: supervised steps", n_steps(checked)) as advance:
+            run_sft(checked, loaded, tokenizer, traces, folder, on_step=lambda _, v: advance(1, f"loss {v['loss']:.3f}"))
+        folder.set_info(state="done", seconds=time.time() - start)

@@ -1,0 +1,69 @@
+"""What the verbs that run a recipe have in common: options, problems, the model, threads, progress."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magistral.flow import Problem
+from magistral.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from magistral.models.transformer import Transformer
+    from magistral.text.tokens import Tokenizer
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (TOML), as recipes/quickstart.toml.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="Begin with this model instead of the recipe's: smollm2, a folder, a .gguf file, or a run.")]
+Out = Annotated[Path, typer.Option("--out", help="The run's folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds; a finished one is left as it is.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the recipe; may be given again.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Torch threads of this process.")]
+N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def read_recipe(path: Path, changes: list[str] | None) -> Recipe:
+    return load_recipe(path, tuple(changes or ()))
+
+
+def load(recipe: Recipe, model: str | None, n_threads: int) -> tuple[Transformer, Tokenizer, list[Problem], list[Problem]]:
+    """Model, tokenizer, training problems, held-out problems."""
+    from magistral.curation import problems
+
+    train, held_out = problems(recipe.problems)
+    import torch
+
+    from magistral.errors import RecipeError
+    from magistral.models.load import load_model, load_recipe_model
+
+    torch.set_num_threads(n_threads)
+    loaded, tokenizer = load_recipe_model(recipe.model, recipe.seed) if model is None else load_model(model)
+    if recipe.model.window > loaded.sizes.window:
+        raise RecipeError(f"model.window={recipe.model.window} is over the model's own {loaded.sizes.window}: lower it")
+    return loaded, tokenizer, train, held_out
+
+
+def prompter(recipe: Recipe, tokenizer: Tokenizer) -> Callable[[Problem], tuple[int, ...]]:
+    from magistral.text.template import prompt_tokens
+
+    return lambda problem: tuple(prompt_tokens(tokenizer, recipe.prompt.system, [("user", problem.question)]))
+
+
+@contextmanager
+def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A bar with what is happening and how long is left; call it as `advance(1, "loss 0.31")`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, completed=done, note="")
+
+        def advance(n: int, note: str | None = None) -> None:
+            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+
+        yield advance
