@@ -98,7 +98,9 @@ class RunFolder:
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
 
-    def write_traces(self, name: str, scored: Sequence[Scored], *, step: int, advantages: Sequence[float | None] | None = None) -> None:
+    def write_traces(
+        self, name: str, scored: Sequence[Scored], *, step: int, advantages: Sequence[float | None] | None = None
+    ) -> None:
         """`name` as "step-000001" or "eval". An advantage of None: not trained on."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -219,4 +221,6 @@ def require_space(path: Path, n_bytes: int) -> None:
     """Raises DiscFull before anything is written that would not fit."""
     free = shutil.disk_usage(path).free
     if free < n_bytes:
-        raise DiscFull(f"{path}: {free / 1e9:.1f} GB free and {n_bytes / 1e9:.1f} GB needed: free some space or name another --out")
+        raise DiscFull(
+            f"{path}: {free / 1e9:.1f} GB free and {n_bytes / 1e9:.1f} GB needed: free some space or name another --out"
+        )

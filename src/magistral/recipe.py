@@ -161,7 +161,9 @@ class Rl(Training):
     def _counts_fit(self) -> Self:
         for name in ("n_batch", "n_minibatch", "n_async"):
             if getattr(self, name) % self.group_size:
-                raise ValueError(f"{name}={getattr(self, name)} must be a multiple of group_size={self.group_size}: batches hold whole groups")
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must be a multiple of group_size={self.group_size}: batches hold whole groups"
+                )
         if self.n_batch % self.n_minibatch:
             raise ValueError(f"n_minibatch={self.n_minibatch} does not divide n_batch={self.n_batch}: make it a divisor")
         if self.n_async > 2 * self.n_batch:
@@ -198,7 +200,9 @@ class Recipe(Section):
             wanted["rl.max_tokens"] = self.rl.max_tokens
         for name, value in wanted.items():
             if value >= self.model.window:
-                raise ValueError(f"{name}={value} leaves no room for a prompt in model.window={self.model.window}: lower it or raise the window")
+                raise ValueError(
+                    f"{name}={value} leaves no room for a prompt in model.window={self.model.window}: lower it or raise that"
+                )
         return self
 
 

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import time
 
-from magistral.cli.wiring import N_THREADS, ModelName, Out, RecipePath, Resume, Set, Threads, load, progress, prompter, read_recipe
+import typer
+
+from magistral.cli.wiring import (
+    N_THREADS,
+    ModelName,
+    Out,
+    RecipePath,
+    Resume,
+    Set,
+    Threads,
+    load,
+    progress,
+    prompter,
+    read_recipe,
+)
 
 
 def command(
@@ -17,7 +31,7 @@ def command(
     name = model or checked.model.base
     with open_run(out, checked, stage="eval", model=name, resume=resume) as folder:
         if folder.info()["state"] == "done":
-            print(f"{out}: finished before; left as it is")
+            typer.echo(f"{out}: finished before; left as it is")
             return
         start = time.time()
         with progress("eval: reading model and problems", 1) as advance:
@@ -30,7 +44,9 @@ def command(
         from magistral.rewards.total import Scorer
 
         e, prompt_of = checked.eval, prompter(checked, tokenizer)
-        engine = NativeEngine(loaded, tokenizer.eos, n_slots=checked.engine.n_slots, window=checked.model.window, weights=checked.engine.weights)
+        engine = NativeEngine(
+            loaded, tokenizer.eos, n_slots=checked.engine.n_slots, window=checked.model.window, weights=checked.engine.weights
+        )
         del loaded
         requests = [
             (p, Request(
@@ -41,8 +57,13 @@ def command(
         ]  # fmt: skip
         with Scorer(checked.reward) as scorer, progress(f"eval: {name}", len(requests) * e.n_runs) as advance:
             result = run_eval(
-                checked, engine, requests, lambda w, p: completion_of(w, p, w.request.key, tokenizer.decode), scorer.score, folder, on_written=advance
+                checked,
+                engine,
+                requests,
+                lambda w, p, group: scorer.score(completion_of(w, p, group, tokenizer.decode)),
+                folder,
+                on_written=advance,
             )
         folder.set_info(state="done", seconds=time.time() - start)
     for score, s in result["scores"].items():
-        print(f"{score:12} {s['value']:8.3f}  [{s['low']:.3f}, {s['high']:.3f}]")
+        typer.echo(f"{score:12} {s['value']:8.3f}  [{s['low']:.3f}, {s['high']:.3f}]")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import typer
+
 from magistral.cli.wiring import N_THREADS, ModelName, Out, RecipePath, Resume, Set, Threads, load, progress, read_recipe
 
 
@@ -21,7 +23,7 @@ def command(
         raise RecipeError(f"{recipe} has no section [rl]: nothing to do")
     with open_run(out, checked, stage="rl", model=model or checked.model.base, resume=resume) as folder:
         if folder.info()["state"] == "done":
-            print(f"{out}: finished before; left as it is")
+            typer.echo(f"{out}: finished before; left as it is")
             return
         start = time.time()
         with progress("RL: reading model and problems", 1) as advance:
@@ -31,10 +33,14 @@ def command(
         from magistral.rewards.total import Scorer
 
         n_before = len(folder.metrics())
-        with Scorer(checked.reward) as scorer, progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance:
+        with (
+            Scorer(checked.reward) as scorer,
+            progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance,
+        ):
             run_rl(checked, loaded, tokenizer, train, scorer.score, folder, on_step=lambda _, v: advance(1, _note(v)))
         folder.set_info(state="done", seconds=time.time() - start)
 
 
 def _note(values: dict[str, float]) -> str:
-    return f"reward {values['reward/mean']:.2f} right {values['right']:.0%} entropy {values['entropy']:.2f} dropped {values['groups_dropped']:.0f}"
+    shown = f"reward {values['reward/mean']:.2f} right {values['right']:.0%} entropy {values['entropy']:.2f}"
+    return f"{shown} dropped {values['groups_dropped']:.0f}"

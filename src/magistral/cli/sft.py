@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import time
 
-from magistral.cli.wiring import N_THREADS, ModelName, Out, RecipePath, Resume, Set, Threads, load, progress, prompter, read_recipe
+import typer
+
+from magistral.cli.wiring import (
+    N_THREADS,
+    ModelName,
+    Out,
+    RecipePath,
+    Resume,
+    Set,
+    Threads,
+    load,
+    progress,
+    prompter,
+    read_recipe,
+)
 
 
 def command(
@@ -19,7 +33,7 @@ def command(
         raise RecipeError(f"{recipe} has no section [sft]: nothing to do")
     with open_run(out, checked, stage="sft", model=model or checked.model.base, resume=resume) as folder:
         if folder.info()["state"] == "done":
-            print(f"{out}: finished before; left as it is")
+            typer.echo(f"{out}: finished before; left as it is")
             return
         start = time.time()
         with progress("SFT: reading model and problems", 1) as advance:

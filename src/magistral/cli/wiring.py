@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from magistral.text.tokens import Tokenizer
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (TOML), as recipes/quickstart.toml.")]
-ModelName = Annotated[str | None, typer.Option("--model", help="Begin with this model instead of the recipe's: smollm2, a folder, a .gguf file, or a run.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", help="Begin with this model instead of the recipe's: smollm2, a folder, a .gguf file, or a run."),
+]
 Out = Annotated[Path, typer.Option("--out", help="The run's folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds; a finished one is left as it is.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the recipe; may be given again.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the recipe; may be given again."),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Torch threads of this process.")]
 N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
@@ -59,11 +65,20 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[..., No
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def advance(n: int, note: str | None = None) -> None:
-            bar.update(task, advance=n, **({} if note is None else {"note": note}))
+            bar.update(task, advance=n)
+            if note is not None:
+                bar.update(task, note=note)
 
         yield advance

@@ -11,7 +11,7 @@ from typing import Any
 from magistral.engines.base import Engine, Request, Written
 from magistral.errors import RunFailed, VerifierFailed
 from magistral.eval.scores import by_family, scores
-from magistral.flow import Completion, Problem, Scored
+from magistral.flow import Problem, Scored
 from magistral.log import RunFolder, write_atomically
 from magistral.recipe import Recipe
 
@@ -20,31 +20,33 @@ def run_eval(
     recipe: Recipe,
     engine: Engine,
     requests: Sequence[tuple[Problem, Request]],
-    complete: Callable[[Written, Problem], Completion],
-    score: Callable[[Completion], Scored],
+    judge: Callable[[Written, Problem, int], Scored],
     folder: RunFolder,
     *,
     on_written: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Every problem `eval.n_runs` times. Completions that no verifier could judge are dropped and counted.
+    """`judge` is given what was written, its problem and the ordinal of its group.
+
+    Every problem `eval.n_runs` times. Completions that no verifier could judge are dropped and counted.
 
     Raises RunFailed where nothing could be judged."""
     start = time.perf_counter()
-    problems: dict[Hashable, Problem] = {request.key: problem for problem, request in requests}
-    for _, request in requests:
+    asked: dict[Hashable, tuple[Problem, int]] = {}
+    """A request's key to its problem and the ordinal of its group."""
+    for ordinal, (problem, request) in enumerate(requests):
+        asked[request.key] = problem, ordinal
         engine.submit(request)
-    completions = []
+    judged: list[Scored] = []
+    n_dropped = 0
     while not engine.idle:
         done = engine.step()
-        completions += [complete(w, problems[w.request.key]) for w in done]
+        for written in done:
+            try:
+                judged.append(judge(written, *asked[written.request.key]))
+            except VerifierFailed:
+                n_dropped += 1
         on_written(len(done))
-    completions.sort(key=lambda c: (c.group, c.index))
-    judged, n_dropped = [], 0
-    for completion in completions:
-        try:
-            judged.append(score(completion))
-        except VerifierFailed:
-            n_dropped += 1
+    judged.sort(key=lambda s: (s.completion.group, s.completion.index))
     if not judged:
         raise RunFailed(f"none of {n_dropped} completions could be judged")
     folder.write_traces("eval", judged, step=0)

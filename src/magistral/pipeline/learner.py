@@ -48,5 +48,7 @@ class Learner:
                 c = scored.completion
                 self.advantages[c.group, c.index] = advantage
                 weight = 1 / (n_tokens * len(minibatch))
-                items.append(Item(prompt=c.prompt_tokens, tokens=c.tokens, weight=weight, advantage=advantage, logprobs=c.logprobs))
+                items.append(
+                    Item(prompt=c.prompt_tokens, tokens=c.tokens, weight=weight, advantage=advantage, logprobs=c.logprobs)
+                )
         return items

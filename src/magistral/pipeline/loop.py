@@ -77,7 +77,7 @@ def why_useless(scored: Sequence[Scored]) -> str:
     return "" if max(rewards) - min(rewards) > 1e-9 else "all rewards are equal"
 
 
-async def run(
+async def run(  # noqa: C901 - three loops, on one page on purpose
     curriculum: Iterator[Asked], generator: Generator, verifier: Verifier, trainer: Trainer, record: Record, *, pace: Pace
 ) -> None:
     """Until version `last_version` is trained. A failure in any loop is the run's failure (an ExceptionGroup)."""
@@ -102,7 +102,9 @@ async def run(
                 record.dropped(asked.ordinal, judged, why)
                 n_skipped += 1
                 if n_skipped >= pace.max_skipped:
-                    raise RunFailed(f"{n_skipped} groups in a row taught nothing (the last: {why}): choose problems of another difficulty")
+                    raise RunFailed(
+                        f"{n_skipped} groups in a row taught nothing (the last: {why}): choose problems of another difficulty"
+                    )
                 places.release()
             else:
                 n_skipped = 0

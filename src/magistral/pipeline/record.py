@@ -13,8 +13,8 @@ from typing import Any
 from magistral.flow import Outcome, Scored
 from magistral.log import RunFolder, require_space, write_atomically
 from magistral.models.load import save_model
-from magistral.pipeline.ledger import Ledger
 from magistral.pipeline.learner import Learner
+from magistral.pipeline.ledger import Ledger
 from magistral.pipeline.runtime_inline import InlineVerifier
 from magistral.text.tokens import Tokenizer
 
@@ -22,8 +22,9 @@ from magistral.text.tokens import Tokenizer
 class Checkpoints:
     """step-000010/: the model in Hugging Face format, trainer.pt, state.json; whole under its name or absent."""
 
-    def __init__(self, run: RunFolder, learner: Learner, tokenizer: Tokenizer, *, keep: int) -> None:
-        self.run, self.learner, self.tokenizer, self.keep = run, learner, tokenizer, keep
+    def __init__(self, run: RunFolder, learner: Learner, tokenizer: Tokenizer, *, keep: int, every: int) -> None:
+        self.run, self.learner, self.tokenizer = run, learner, tokenizer
+        self.keep, self.every = keep, every
 
     def newest(self) -> Path | None:
         folders = sorted(self.run.checkpoints.glob("step-*"))
@@ -59,11 +60,10 @@ class Record:
         verifier: InlineVerifier,
         checkpoints: Checkpoints,
         *,
-        checkpoint_every: int,
         on_step: Callable[[int, dict[str, float]], None],
     ) -> None:
         self.run, self.ledger, self.learner, self.verifier, self.checkpoints = run, ledger, learner, verifier, checkpoints
-        self.checkpoint_every, self.on_step = checkpoint_every, on_step
+        self.on_step = on_step
         self.step = 0
         self._dropped: list[Scored] = []
         self._n_dropped = 0
@@ -85,7 +85,7 @@ class Record:
         )
         self.run.add_metrics(version, values)
         self.step, self._dropped, self._n_dropped = version, [], 0
-        if version % self.checkpoint_every == 0:
+        if version % self.checkpoints.every == 0:
             self.save_checkpoint()
         self.on_step(version, values)
 
@@ -101,7 +101,10 @@ class Record:
         """Rewards over all that was judged since the last step, the dropped too: else only hard problems would show."""
         seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
         seen = [*batch, *self._dropped]
-        mean = lambda value: fmean(value(s) for s in seen)  # noqa: E731
+
+        def mean(value: Callable[[Scored], float]) -> float:
+            return fmean(value(s) for s in seen)
+
         n_written = sum(len(s.completion.tokens) for s in seen)
         trained = dict(self.learner.values)
         n_inputs = trained.pop("n_inputs")

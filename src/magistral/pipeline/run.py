@@ -12,8 +12,8 @@ from magistral.errors import RecipeError, RunFolderError
 from magistral.flow import Completion, Problem, Scored
 from magistral.log import RunFolder
 from magistral.models.transformer import Transformer
-from magistral.pipeline.ledger import Ledger
 from magistral.pipeline.learner import Learner
+from magistral.pipeline.ledger import Ledger
 from magistral.pipeline.loop import Pace, run
 from magistral.pipeline.record import Checkpoints, Record
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
@@ -25,7 +25,7 @@ from magistral.trainer.trainer import Trainer
 OnStep = Callable[[int, dict[str, float]], None]
 
 
-def run_rl(
+def run_rl(  # noqa: PLR0913 - each is one thing that the verb wires in
     recipe: Recipe,
     model: Transformer,
     tokenizer: Tokenizer,
@@ -41,16 +41,18 @@ def run_rl(
     rl = recipe.rl
     if rl is None:
         raise RecipeError("the recipe has no section [rl]")
+    engine = NativeEngine(  # before the trainer puts LoRA into the model
+        model, tokenizer.eos, n_slots=recipe.engine.n_slots, window=recipe.model.window, weights=recipe.engine.weights
+    )
     ledger = Ledger(problems, seed=recipe.seed, group_size=rl.group_size)
     trainer = Trainer(model, rl, seed=recipe.seed, temperature=rl.temperature)
     learner = Learner(
         trainer, groups_per_minibatch=rl.n_minibatch // rl.group_size, save_failed=lambda v, scored: record.save_failed(v, scored)
     )
     verifier = InlineVerifier(score)
-    checkpoints = Checkpoints(folder, learner, tokenizer, keep=rl.keep_checkpoints)
-    record = Record(folder, ledger, learner, verifier, checkpoints, checkpoint_every=rl.checkpoint_every, on_step=on_step)
+    checkpoints = Checkpoints(folder, learner, tokenizer, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
+    record = Record(folder, ledger, learner, verifier, checkpoints, on_step=on_step)
     record.step = _restore(folder, checkpoints, trainer, ledger)
-    engine = NativeEngine(model_of(trainer), tokenizer.eos, n_slots=recipe.engine.n_slots, window=recipe.model.window, weights=recipe.engine.weights)
     engine.load(trainer.changed_weights(), record.step)
     generator = InlineGenerator(
         engine,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magistral.engines.base import Engine, Request, Written, finished_groups
 from magistral.errors import VerifierFailed
@@ -39,7 +39,11 @@ class InlineGenerator:
 
     async def complete(self, asked: Asked) -> list[Completion]:
         request = Request(
-            prompt=self.prompt_of(asked.problem), seeds=asked.seeds, max_tokens=self.max_tokens, temperature=self.temperature, key=asked.ordinal
+            prompt=self.prompt_of(asked.problem),
+            seeds=asked.seeds,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            key=asked.ordinal,
         )
         self.engine.submit(request)
         whole = self._whole[asked.ordinal] = asyncio.get_running_loop().create_future()
@@ -55,7 +59,8 @@ class InlineGenerator:
         """The group, or the engine's failure: whichever comes first."""
         assert self._pump is not None
         while not whole.done():
-            await asyncio.wait({whole, self._pump}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {whole, self._pump}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not whole.done() and self._pump.done():
                 self._pump.result()
                 self._pump = asyncio.create_task(self._write_until_idle())

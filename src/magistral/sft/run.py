@@ -23,7 +23,13 @@ ASIDE = 0.1
 
 
 def run_sft(
-    recipe: Recipe, model: Transformer, tokenizer: Tokenizer, traces: Sequence[CheckedTrace], folder: RunFolder, *, on_step: OnStep
+    recipe: Recipe,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    traces: Sequence[CheckedTrace],
+    folder: RunFolder,
+    *,
+    on_step: OnStep,
 ) -> None:
     """Begins anew if it was interrupted: it is short, and its only state is the best checkpoint.
 
@@ -36,7 +42,9 @@ def run_sft(
     n_aside = max(1, round(len(traces) * ASIDE))
     aside, learned = _items(traces[:n_aside]), traces[n_aside:]
     if len(learned) < sft.n_batch:
-        raise RecipeError(f"sft.n_batch={sft.n_batch} is over the {len(learned)} traces to learn from: lower it or raise sft.n_traces")
+        raise RecipeError(
+            f"sft.n_batch={sft.n_batch} is over the {len(learned)} traces to learn from: lower it or raise sft.n_traces"
+        )
     trainer = Trainer(model, sft, seed=recipe.seed)
     per_epoch = len(learned) // sft.n_batch
     best = float("inf")

@@ -41,7 +41,9 @@ def checked_traces(
             kept.append(CheckedTrace(completion.prompt_tokens, tokens))
         if len(kept) == n:
             return kept
-    raise RecipeError(f"sft.n_traces={n}, but only {len(kept)} problems have a worked solution that checks: lower it or raise problems.n_train")
+    raise RecipeError(
+        f"sft.n_traces={n}, but only {len(kept)} problems have a worked solution that checks: lower it or raise problems.n_train"
+    )
 
 
 def require_fit(traces: Sequence[CheckedTrace], window: int) -> None:
