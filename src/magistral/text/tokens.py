@@ -14,7 +14,8 @@ from tokenizers import Tokenizer as Backend
 from magistral.errors import ModelError
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 BYTES_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -29,13 +30,15 @@ class Tokenizer:
     """Jinja, as Hugging Face writes it."""
     special: frozenset[str]
     """Control tokens by their text; a user's text never becomes one of these."""
+    bos: str = ""
+    """Text of the token that a template calls `bos_token`; empty where the model names none."""
 
     def encode(self, text: str) -> list[int]:
         """Plain text: what reads like a control token is encoded as ordinary characters."""
         ids: list[int] = []
         for piece, is_control in _split_control(text, self.special):
             if is_control:  # cut in two, so that the backend cannot match it
-                ids += self._raw(piece[:1]) + self._raw(piece[1:])
+                ids += self._raw(piece[:1]) + self.encode(piece[1:])  # the rest may hold a shorter one
             else:
                 ids += self._raw(piece)
         return ids
@@ -62,6 +65,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": eos,
             "pad_token": eos,
+            **({"bos_token": self.bos} if self.bos else {}),
             "chat_template": self.chat_template,
             "clean_up_tokenization_spaces": False,
         }
@@ -70,7 +74,7 @@ class Tokenizer:
 
 def _split_control(text: str, special: frozenset[str]) -> list[tuple[str, bool]]:
     pieces: list[tuple[str, bool]] = [(text, False)]
-    for token in special:
+    for token in sorted(special, key=len, reverse=True):
         pieces = [part for piece in pieces for part in ([piece] if piece[1] else _cut(piece[0], token))]
     return pieces
 
@@ -83,7 +87,7 @@ def _cut(text: str, token: str) -> list[tuple[str, bool]]:
 
 
 def tokenizer_from_folder(folder: Path) -> Tokenizer:
-    """Raises ModelError where tokenizer.json is absent or broken."""
+    """Raises ModelError where a file is absent or broken, or nothing ends a completion."""
     file = folder / "tokenizer.json"
     if not file.exists():
         raise ModelError(f"{folder} has no tokenizer.json: name a complete model folder in Hugging Face format")
@@ -92,32 +96,57 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer:
     except Exception as e:  # noqa: BLE001 - the library raises bare Exception
         raise ModelError(f"{file}: {e}") from None
     config_file = folder / "tokenizer_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.exists() else {}
+    config = _read_config(config_file)
     eos_text = _text_of(config.get("eos_token"))
     eos = backend.token_to_id(eos_text) if eos_text else None
     if eos is None:
         raise ModelError(f"{config_file} names no eos_token that the vocabulary has: a completion would never end")
-    template_file = folder / "chat_template.jinja"
-    template = config.get("chat_template") or (template_file.read_text(encoding="utf-8") if template_file.exists() else CHATML)
-    return Tokenizer(backend, eos, template, _specials(backend))
+    return Tokenizer(backend, eos, _template_of(config, folder), _specials(backend), _text_of(config.get("bos_token")) or "")
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as e:
+        raise ModelError(f"{file} is no JSON: {e}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{file} holds no object of settings")
+    return config
+
+
+def _template_of(config: dict[str, Any], folder: Path) -> str:
+    """The configuration's, else chat_template.jinja, else ChatML."""
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several by name, as older folders have them
+        template = {t["name"]: t["template"] for t in template}.get("default")
+        if template is None:
+            raise ModelError(f"{folder / 'tokenizer_config.json'} has several chat templates and none named default")
+    file = folder / "chat_template.jinja"
+    return template or (file.read_text(encoding="utf-8") if file.exists() else CHATML)
 
 
 def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     """From a GGUF file's `tokenizer.*` fields: byte-level BPE (gpt2); other kinds are a ModelError."""
     if fields.get("tokenizer.ggml.model") != "gpt2":
-        raise ModelError(f"the GGUF file has a {fields.get('tokenizer.ggml.model')!r} tokenizer; byte-level BPE ('gpt2') is what is read here")
+        raise ModelError(
+            f"the GGUF file has a {fields.get('tokenizer.ggml.model')!r} tokenizer; byte-level BPE ('gpt2') is what is read here"
+        )
     words: list[str] = fields["tokenizer.ggml.tokens"]
     merges = [tuple(m.split(" ", 1)) for m in fields["tokenizer.ggml.merges"]]
     backend = Backend(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=merges))
-    steps = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     if fields.get("tokenizer.ggml.pre") == "smollm":  # its own first step: each digit is a word
         steps = [pre_tokenizers.Digits(individual_digits=True), *steps]
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
     backend.decoder = decoders.ByteLevel()
-    control = [w for w, kind in zip(words, fields["tokenizer.ggml.token_type"], strict=True) if kind == 3]  # 3: control, in llama.cpp
+    control = [
+        w for w, kind in zip(words, fields["tokenizer.ggml.token_type"], strict=True) if kind == 3
+    ]  # 3: control, in llama.cpp
     backend.add_special_tokens([AddedToken(w, special=True, normalized=False) for w in control])
     eos = int(fields["tokenizer.ggml.eos_token_id"])
-    return Tokenizer(backend, eos, fields.get("tokenizer.chat_template", CHATML), frozenset(control))
+    bos = fields.get("tokenizer.ggml.bos_token_id")
+    template = fields.get("tokenizer.chat_template", CHATML)
+    return Tokenizer(backend, eos, template, frozenset(control), "" if bos is None else words[int(bos)])
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -127,7 +156,9 @@ def byte_tokenizer() -> Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken("<eos>", special=True, normalized=False)])
-    return Tokenizer(backend, backend.token_to_id("<eos>"), BYTES_TEMPLATE, frozenset(["<eos>"]))
+    eos = backend.token_to_id("<eos>")
+    assert eos is not None
+    return Tokenizer(backend, eos, BYTES_TEMPLATE, frozenset(["<eos>"]))
 
 
 def _specials(backend: Backend) -> frozenset[str]:
