@@ -6,8 +6,9 @@ from types import TracebackType
 from typing import Self
 
 from magistral.errors import VerifierFailed
-from magistral.flow import Completion, Outcome, Reward, Scored, Trace, Verdict
+from magistral.flow import Completion, Outcome, Problem, Reward, Scored, Trace, Verdict
 from magistral.recipe import RewardWeights
+from magistral.rewards.correctness import is_correct
 from magistral.rewards.format import format_fault
 from magistral.rewards.language import language_consistency
 from magistral.rewards.length import length_penalty
@@ -38,19 +39,23 @@ class Scorer:
         if fault:  # grading stops: length and language are not looked at (chosen; the paper does not say)
             verdict = Verdict(outcome=Outcome.UNPARSABLE, reason=f"format: {fault}", stage="format")
             return Scored(completion=completion, trace=trace, verdict=verdict, reward=Reward(reasons=(f"format 0: {fault}",)))
-        verdict = self._verifier(kind).verify(trace, completion.problem)
-        if verdict.outcome is Outcome.ERROR:
-            raise VerifierFailed(f"{completion.problem.id}: {verdict.reason}")
+        verdict = self._verdict(trace, completion.problem)
         return Scored(completion=completion, trace=trace, verdict=verdict, reward=self._reward(completion, trace, verdict))
 
-    def _verifier(self, kind: str) -> Verifier:
-        if kind not in self._verifiers:
-            self._verifiers[kind] = VERIFIERS[kind](self._pool)
-        return self._verifiers[kind]
+    def _verdict(self, trace: Trace, problem: Problem) -> Verdict:
+        if problem.kind not in self._verifiers:
+            self._verifiers[problem.kind] = VERIFIERS[problem.kind](self._pool)
+        try:
+            verdict = self._verifiers[problem.kind].verify(trace, problem)
+        except VerifierFailed as e:
+            raise VerifierFailed(f"problem {problem.id}: {e}") from e
+        if verdict.outcome is Outcome.ERROR:
+            raise VerifierFailed(f"problem {problem.id}: {verdict.reason}")
+        return verdict
 
     def _reward(self, completion: Completion, trace: Trace, verdict: Verdict) -> Reward:
         w = self.weights
-        right = verdict.outcome is Outcome.RIGHT
+        right = is_correct(verdict)
         penalty = length_penalty(len(completion.tokens), l_max=w.l_max, l_cache=w.l_cache, most=w.length)
         consistent, why = language_consistency(completion.problem, trace)
         return Reward(

@@ -9,6 +9,7 @@ drift), and has exactly one pair.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,23 +38,21 @@ class TraceParser:
         self.phase: Phase = "summary"
         self.n_open = self.n_close = 0
         """Marks seen, those that are plain text included."""
-        self.starts_with_mark = False
+        self._mark = re.compile(f"{re.escape(marks.open)}|{re.escape(marks.close)}")
         self._held = ""
-        self._seen_text = False
-        self._in_order = True
+        self._text_first = self._close_first = False
 
     def feed(self, chunk: str) -> list[tuple[Phase, str]]:
         """Pieces that are certain by now."""
-        self._held += chunk
+        text, at = self._held + chunk, 0
         pieces: list[tuple[Phase, str]] = []
-        while (mark := self._next_mark()) is not None:
-            at = self._held.index(mark)
-            self._emit(pieces, self._held[:at])
-            self._held = self._held[at + len(mark) :]
-            self._take(pieces, mark)
-        certain = len(self._held) - self._possible_mark()
-        self._emit(pieces, self._held[:certain])
-        self._held = self._held[certain:]
+        for mark in self._mark.finditer(text):
+            self._emit(pieces, text[at : mark.start()])
+            self._take(pieces, mark[0])
+            at = mark.end()
+        certain = len(text) - self._possible_mark(text[at:])
+        self._emit(pieces, text[at:certain])
+        self._held = text[certain:]
         return pieces
 
     def finish(self) -> list[tuple[Phase, str]]:
@@ -65,26 +64,25 @@ class TraceParser:
 
     @property
     def fault(self) -> str:
-        """Why the text is not well formed; empty if it is."""
+        """Why the text so far is not well formed; empty if it is."""
         if self.n_open == 0:
             return "no opening mark"
-        if not self.starts_with_mark:
+        if self._text_first:
             return "text before the opening mark"
+        if self._close_first:
+            return "a closing mark before the opening mark"
         if self.n_close == 0:
             return "no closing mark"
-        if self.n_open > 1 or self.n_close > 1:
-            return "more than one pair of marks"
-        return "" if self._in_order else "marks in the wrong order"
+        return "more than one pair of marks" if self.n_open > 1 or self.n_close > 1 else ""
 
     def _take(self, pieces: list[tuple[Phase, str]], mark: str) -> None:
         opening = mark == self.marks.open
         if opening and self.n_open == 0:
-            self.starts_with_mark = not self._seen_text and self.n_close == 0
             self.phase = "thinking"
         elif not opening and self.phase == "thinking":
             self.phase = "summary"
         elif not opening and self.n_open == 0:
-            self._in_order = False  # a closing mark alone: dropped
+            self._close_first = True  # no piece: a closing mark alone is dropped
         else:
             self._emit(pieces, mark)
         self.n_open += opening
@@ -92,20 +90,14 @@ class TraceParser:
 
     def _emit(self, pieces: list[tuple[Phase, str]], text: str) -> None:
         if text:
-            self._seen_text = True
+            self._text_first |= self.n_open == 0
             pieces.append((self.phase, text))
 
-    def _next_mark(self) -> str | None:
-        places = {m: self._held.find(m) for m in (self.marks.open, self.marks.close)}
-        found = {m: at for m, at in places.items() if at >= 0}
-        return min(found, key=lambda m: found[m]) if found else None
-
-    def _possible_mark(self) -> int:
-        """Length of the longest end of what is held that a mark could start with."""
+    def _possible_mark(self, text: str) -> int:
+        """Length of the longest end of `text` that a mark could start with."""
         longest = max(len(self.marks.open), len(self.marks.close)) - 1
-        for n in range(min(longest, len(self._held)), 0, -1):
-            end = self._held[-n:]
-            if self.marks.open.startswith(end) or self.marks.close.startswith(end):
+        for n in range(min(longest, len(text)), 0, -1):
+            if self.marks.open.startswith(text[-n:]) or self.marks.close.startswith(text[-n:]):
                 return n
         return 0
 

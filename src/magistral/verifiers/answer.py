@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-_BOX = "\\boxed"
+import re
+
+_BOX = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_CODE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]+)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{…}`, nested braces kept; None without one. An empty last box is an empty answer, and an
-    unclosed one is no answer: an earlier box never stands in for a later one."""
-    at = text.rfind(_BOX)
-    if at < 0:
+    r"""Content of the last `\boxed{…}`, nested braces kept; None without one.
+
+    An earlier box never stands in for a later one: an empty last box is an empty answer, an unclosed one is no answer."""
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
         return None
-    rest = text[at + len(_BOX) :].lstrip()
-    if not rest.startswith("{"):
-        return None
-    depth = 0
-    for i, c in enumerate(rest):
-        if c in "{}" and not (i > 0 and rest[i - 1] == "\\"):
-            depth += 1 if c == "{" else -1
-            if depth == 0:
-                return rest[1:i].strip()
+    start, depth = boxes[-1].end(), 1
+    for brace in _BRACE.finditer(text, start):  # an escape as \{ or \\ is one match, and no brace
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return text[start : brace.start()].strip()
     return None
+
+
+def first_code_block(text: str) -> tuple[str, str] | None:
+    """(language, code) of the first closed block in triple backticks that names its language; None without one."""
+    block = _CODE.search(text)
+    return (block[1].lower(), block[2]) if block else None

@@ -1,16 +1,36 @@
-"""Is a math answer right? Numbers and lists exactly; the rest by computer algebra in a process that can be killed."""
+r"""Is a math answer right? Words by text, numbers exactly, lists part by part; what is left by computer algebra in a process
+that can be killed.
+
+Only the last box counts, and it makes one claim: a chain `x = 1 = 5` is right only if every link is.
+"""
 
 from __future__ import annotations
 
 import re
 import time
+from fractions import Fraction
+from typing import NamedTuple
 
 from magistral.flow import Outcome, Problem, Trace, Verdict
 from magistral.verifiers.answer import last_boxed
-from magistral.verifiers.exact import MAX_CHARACTERS, equal_numbers, normalise, read_number, split_list
+from magistral.verifiers.exact import Number, equal_numbers, read_number
 from magistral.verifiers.pool import Pool
+from magistral.verifiers.shape import Shape, shape_of, split_equation
+from magistral.verifiers.spelling import is_name, may_be_left_out, normalise, split_unit, word
 
-_ASSIGNED = re.compile(r"[a-zA-Z]\s*=\s*([^=]+)")
+MAX_CHARACTERS = 4096
+"""chosen: no honest answer is longer, and parsing takes more than linear time."""
+MAX_UNORDERED = 16
+"""chosen: longer sets must be in the reference's order, since each part may be compared with each."""
+
+_BASE = re.compile(r"([0-9A-Z]+)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))")
+_NO_FORMULA = re.compile(r"(?<!_)\d \d|\d_|[,:;?…]|\\ldots|\\text\{[^}]* |[<>]|\\[lg]e(?![a-z])")
+
+
+class Judged(NamedTuple):
+    outcome: Outcome
+    reason: str
+    stage: str
 
 
 class MathVerifier:
@@ -18,50 +38,127 @@ class MathVerifier:
         self.pool = pool
 
     def verify(self, trace: Trace, problem: Problem) -> Verdict:
-        """The last box of the summary against the problem's reference."""
+        """The last box of the summary against the problem's reference. Raises VerifierFailed if there is no judging."""
         answer = last_boxed(trace.summary)
         if answer is None:
             return Verdict(outcome=Outcome.UNPARSABLE, reason="no closed \\boxed{} in the summary", stage="format")
-        return self.compare(answer, problem.reference)
+        return self.compare(answer, problem.reference, question=problem.question)
 
-    def compare(self, answer: str, reference: str) -> Verdict:
-        """Bare answers."""
+    def compare(self, answer: str, reference: str, *, question: str = "") -> Verdict:
+        """Bare answers, without box. A unit that the question names may be left out."""
         start = time.perf_counter()
-        outcome, reason, stage = self._compare(answer, reference)
-        return Verdict(outcome=outcome, reason=reason, answer=answer[:200], stage=stage, seconds=time.perf_counter() - start)
+        if not reference.strip():
+            judged = Judged(Outcome.ERROR, "the reference is empty", "format")
+        elif not answer.strip():
+            judged = Judged(Outcome.UNPARSABLE, "the box is empty", "format")
+        elif len(answer) > MAX_CHARACTERS:
+            judged = Judged(Outcome.UNPARSABLE, f"the answer has {len(answer)} characters, over {MAX_CHARACTERS}", "format")
+        else:
+            judged = _Comparison(self.pool, question).values(normalise(answer), normalise(reference))
+        return Verdict(
+            outcome=judged.outcome,
+            reason=judged.reason[:300],
+            answer=answer[:200],
+            stage=judged.stage,
+            seconds=time.perf_counter() - start,
+        )
 
-    def _compare(self, answer: str, reference: str) -> tuple[Outcome, str, str]:
-        if not answer.strip():
-            return Outcome.UNPARSABLE, "the box is empty", "format"
-        if len(answer) > MAX_CHARACTERS:
-            return Outcome.UNPARSABLE, f"the answer has {len(answer)} characters, over {MAX_CHARACTERS}", "format"
-        a, r = _without_name(normalise(answer)), _without_name(normalise(reference))
+
+class _Comparison:
+    """Of one answer with one reference, under one deadline."""
+
+    def __init__(self, pool: Pool, question: str) -> None:
+        self.pool = pool
+        self.question = question
+        self.end = time.monotonic() + pool.deadline_s
+
+    def values(self, a: str, r: str) -> Judged:
         if a == r:
-            return Outcome.RIGHT, f"{a} is the reference", "exact"
-        decided = _exactly(a, r)
-        if decided is not None:
-            sign = "=" if decided else "is not"
-            return Outcome.RIGHT if decided else Outcome.WRONG, f"{a} {sign} {r}", "exact"
-        return self.pool.equal(a, r)
+            return _said(a == r, a, r)
+        a_number, r_number = read_number(a), read_number(r)
+        if a_number and r_number:
+            return _said(equal_numbers(a_number, r_number), a, r)
+        if (wanted := word(r)) is not None:
+            return _said(word(a) == wanted, a, r)
+        a_shape, r_shape = shape_of(a) if r_number or not a_number else None, shape_of(r) if not r_number else None
+        if r_shape and a_number:
+            a_shape = shape_of(a)  # 1,234 beside a list is a list
+        if a_shape and r_shape:
+            return self._parts(a_shape, r_shape, f"{a} is not {r}")
+        if a_shape or r_shape:
+            return Judged(Outcome.WRONG, f"{a} and {r} are not of one form", "exact")
+        return self._equations(split_equation(a), split_equation(r))
+
+    def _parts(self, a: Shape, r: Shape, unlike: str) -> Judged:
+        both_said = a.brackets and r.brackets and a.brackets != r.brackets
+        if a.kind != r.kind or both_said or len(a.parts) != len(r.parts):
+            return Judged(Outcome.WRONG, unlike, "exact")
+        pairs = [self.values(x, y) for x, y in zip(a.parts, r.parts, strict=True)]
+        if a.ordered or r.ordered or len(r.parts) > MAX_UNORDERED or all(p.outcome is Outcome.RIGHT for p in pairs):
+            return _worst(pairs)
+        left = list(a.parts)
+        for y in r.parts:
+            found = next((x for x in left if self.values(x, y).outcome is Outcome.RIGHT), None)
+            if found is None:
+                timed_out = time.monotonic() >= self.end
+                return Judged(Outcome.TIMED_OUT if timed_out else Outcome.WRONG, f"no part of the answer is {y}", "exact")
+            left.remove(found)
+        return Judged(Outcome.RIGHT, "the same parts in another order", "exact")
+
+    def _equations(self, a: list[str], r: list[str]) -> Judged:
+        if len(r) > 2:
+            return Judged(Outcome.ERROR, f"the reference {' = '.join(r)} is a chain of equations", "exact")
+        if len(r) == 1:
+            links = a[1:] if len(a) > 1 and is_name(a[0]) else a
+            return _worst([self._single(link, r[0]) for link in links])
+        if is_name(r[0]) and (len(a) == 1 or a[0] == r[0]):
+            return _worst([self.values(link, r[1]) for link in (a[1:] if len(a) > 1 else a)])
+        if len(a) != 2:
+            return Judged(Outcome.WRONG, f"{' = '.join(a)} is not the equation {' = '.join(r)}", "exact")
+        return self._ask(f"{a[0]}-({a[1]})", f"{r[0]}-({r[1]})", "equation")
+
+    def _single(self, a: str, r: str) -> Judged:
+        """No list, no equation: a number in some base, a quantity with a unit, a formula."""
+        if r_base := _BASE.fullmatch(r):  # chosen: the base may be left out, since the question asks for it
+            a_base = _BASE.fullmatch(a)
+            same = (a_base[1], a_base[2] or a_base[3]) == (r_base[1], r_base[2] or r_base[3]) if a_base else a == r_base[1]
+            return _said(same, a, r)
+        (a_value, a_unit), (r_value, r_unit) = split_unit(a), split_unit(r)
+        if a_unit and r_unit and a_unit != r_unit:
+            return Judged(Outcome.WRONG, f"{a} is in {a_unit}, the reference in {r_unit}", "exact")
+        if a_unit and not r_unit and not may_be_left_out(a_unit, frozenset(self.question.lower().split())):
+            return Judged(Outcome.UNPARSABLE, f"{a_unit!r} is no unit of this question", "exact")
+        a_value, r_value = _inside(a_value), _inside(r_value)
+        a_number, r_number = read_number(a_value), read_number(r_value)
+        if a_number and r_number:
+            return _said(equal_numbers(a_number, r_number), a, r)
+        if a_value == r_value:
+            return _said(a_value == r_value, a, r)
+        return self._ask(a_value, r_value, "value", r_number)
+
+    def _ask(self, a: str, r: str, mode: str, reference: Number | None = None) -> Judged:
+        if reference:
+            r = f"\\frac{{{reference.value.numerator}}}{{{reference.value.denominator}}}"
+        if _NO_FORMULA.search(r):
+            return Judged(Outcome.WRONG, f"{a} is not {r}, which is compared as text", "exact")
+        if bad := _NO_FORMULA.search(a):
+            return Judged(Outcome.UNPARSABLE, f"{bad[0]!r} stands in no formula", "exact")
+        tolerance = reference.tolerance if reference else Fraction(0)
+        return Judged(*self.pool.equal(a, r, mode=mode, tolerance=str(tolerance), limit_s=self.end - time.monotonic()))
 
 
-def _without_name(text: str) -> str:
-    """`x = 5` is 5; a chain as `x = 1 = 5` stays whole, and so equals nothing."""
-    match = _ASSIGNED.fullmatch(text)
+def _said(same: bool, a: str, r: str) -> Judged:
+    return Judged(Outcome.RIGHT if same else Outcome.WRONG, f"{a} {'=' if same else 'is not'} {r}", "exact")
+
+
+def _inside(text: str) -> str:
+    r"""`(5)`, `{5}` and `\{5\}` are 5."""
+    while len(text) > 2 and (text[0], text[-1]) in (("(", ")"), ("{", "}")) and not any(c in "(){}" for c in text[1:-1]):
+        text = text[1:-1].strip()
+    match = re.fullmatch(r"\\\{([^{},]*)\\\}", text)
     return match[1].strip() if match else text
 
 
-def _exactly(answer: str, reference: str) -> bool | None:
-    """None where numbers and lists of numbers do not settle it."""
-    a, r = read_number(answer), read_number(reference)
-    if a is not None and r is not None:
-        return equal_numbers(a, r)
-    a_list, r_list = split_list(answer), split_list(reference)
-    if a_list is None or r_list is None:
-        return None
-    if len(a_list[1]) != len(r_list[1]) or (a_list[0] and r_list[0] and a_list[0] != r_list[0]):
-        return False
-    pairs = [_exactly(x, y) for x, y in zip(a_list[1], r_list[1], strict=True)]
-    if any(p is False for p in pairs):
-        return False
-    return True if all(pairs) else None
+def _worst(pairs: list[Judged]) -> Judged:
+    """Right only if all are; else the first that is not."""
+    return next((p for p in pairs if p.outcome is not Outcome.RIGHT), pairs[-1])

@@ -1,58 +1,137 @@
-"""The process that does computer algebra, so that it can be killed: `python -m magistral.verifiers.symbolic`.
+"""The process that does computer algebra, so that it can be killed: `python -m magistral.verifiers.symbolic DEADLINE_S`.
 
-A line in: ["answer", "reference"]. A line out: ["right" | "wrong" | "unparsable" | "error", reason]. No text is ever evaluated:
-LaTeX is parsed by grammar (latex2sympy2_extended), never by eval, sympify or parse_expr.
+A line in: ["answer", "reference", "value" | "equation", "tolerance as a fraction"]. A line out: ["right" | "wrong" |
+"unparsable" | "error", reason]. No text is ever evaluated: LaTeX is parsed by grammar (latex2sympy2_extended), never by eval,
+sympify or parse_expr.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import resource
+import signal
 import sys
+from typing import Any
 
 MEMORY_BYTES = 2 << 30
+DIGITS = 40
+"""chosen: values that differ are told apart by their first digits; simplifying is for those that do not."""
+CLOSE = 1e-25
+"""Relative difference at DIGITS under which two values are taken for the same number."""
+POINTS = ("0.7390851332", "1.3247179572", "0.2614972128")
+"""Where formulas with variables are tried: any numbers that nothing special happens at."""
+
+_DECIMAL = re.compile(r"(\^?)(\d*)\.(\d+)")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\^(?:\{\\circ\}|\\circ)")
 
 
-def equal(answer: str, reference: str) -> tuple[str, str]:
+def equal(answer: str, reference: str, mode: str = "value", tolerance: str = "0") -> tuple[str, str]:
+    """Outcome and reason. In mode "equation" both sides are to be zero: equal up to a factor that is a number."""
+    r = _read(reference)
+    if isinstance(r, str):
+        return "error", f"the reference {reference[:80]!r} cannot be read: {r}"
+    a = _read(answer)
+    if isinstance(a, str):
+        return "unparsable", f"the answer cannot be read: {a}"
+    same = _same_equation(a, r) if mode == "equation" else _same(a, r, tolerance)
+    return ("right" if same else "wrong"), f"read as {_shown(a)} against {_shown(r)}"
+
+
+def _read(text: str) -> Any:
+    """A SymPy expression, or why there is none."""
     from latex2sympy2_extended import latex2sympy
-    from sympy import Basic, simplify
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+    from sympy import Expr, I, Symbol
 
-    def read(text: str) -> Basic | str:
-        try:
-            value = latex2sympy(text)
-        except Exception as e:  # noqa: BLE001 - the grammar raises anything on bad input
-            return f"{type(e).__name__}"
-        return value if isinstance(value, Basic) else "no expression"
-
-    right_side = read(reference)
-    if isinstance(right_side, str):
-        return "error", f"the reference {reference[:80]!r} cannot be read: {right_side}"
-    left_side = read(answer)
-    if isinstance(left_side, str):
-        return "unparsable", f"the answer cannot be read: {left_side}"
-    if left_side == right_side:
-        return "right", f"read as {left_side}"
+    text = _DEGREES.sub(r"(\1\\pi/180)", text)
+    text = _DECIMAL.sub(_as_fraction, text)
     try:
-        same = simplify(left_side - right_side) == 0  # type: ignore[operator]
-    except Exception:  # noqa: BLE001 - relations, sets and the like do not subtract: then only equal form counts
-        same = False
-    return ("right" if same else "wrong"), f"read as {left_side} against {right_side}"[:300]
+        value = latex2sympy(text, conversion_config=ConversionConfig(lowercase_symbols=False))
+        if not isinstance(value, Expr):
+            return f"{type(value).__name__} is no formula"
+        value = value.subs(Symbol("i"), I).doit()
+    except (RecursionError, MemoryError) as e:
+        return f"too large: {type(e).__name__}"
+    except Exception as e:  # noqa: BLE001 - the grammar raises anything on bad input
+        return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"[:100]
+    return value if isinstance(value, Expr) else f"{type(value).__name__} is no formula"
+
+
+def _as_fraction(decimal: re.Match[str]) -> str:
+    """Exact, unlike a float."""
+    power, whole, fixed = decimal.groups()
+    fraction = f"\\frac{{{int(whole + fixed)}}}{{1{'0' * len(fixed)}}}"
+    return f"^{{{fraction}}}" if power else f"({fraction})"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value)[:120]
+    except ValueError:  # Python prints no integer of over 4300 digits
+        return "a number too long to print"
+
+
+def _same(a: Any, r: Any, tolerance: str = "0") -> bool:
+    from sympy import Rational, simplify
+
+    if a == r:
+        return True
+    limit = Rational(tolerance)
+    if limit and not a.free_symbols and not r.free_symbols:
+        return bool(abs((a - r).evalf(DIGITS)) <= limit)
+    near = [_near(a, r, point) for point in (POINTS if a.free_symbols | r.free_symbols else POINTS[:1])]
+    if False in near:
+        return False
+    if simplify(a - r) == 0 or (a - r).equals(0) is True:
+        return True
+    # not proven, but alike to CLOSE everywhere; a rounded number with many digits would be too
+    return all(near) and not (a.is_Rational or r.is_Rational)
+
+
+def _near(a: Any, r: Any, point: str) -> bool | None:
+    """Whether both have one value where the variables do; None if there is no telling."""
+    from sympy import Rational
+
+    symbols = sorted(a.free_symbols | r.free_symbols, key=str)
+    values = {s: Rational(point) + Rational(k * k + k, 7) for k, s in enumerate(symbols)}
+    a, r = (side.subs(values).evalf(DIGITS) for side in (a, r))
+    if not (a.is_number and r.is_number and a.is_finite and r.is_finite):
+        return None
+    size = abs(a) + abs(r)
+    return bool(size == 0 or abs(a - r) / size < CLOSE)
+
+
+def _same_equation(a: Any, r: Any) -> bool:
+    from sympy import simplify
+
+    if a.free_symbols != r.free_symbols or not r.free_symbols:
+        return False
+    factor = simplify(a / r)
+    return bool(factor.is_number and factor.is_finite and factor != 0)
 
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes our input
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    alarm_s = math.ceil(float(sys.argv[1]) if len(sys.argv) > 1 else 5.0) + 5
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not speak for us
     equal("x", "x")  # imports, before the clock of a question runs
-    print(json.dumps("ready"), file=channel, flush=True)  # noqa: T201 - the protocol
+    print(json.dumps("ready"), file=channel, flush=True)
     for line in sys.stdin:
-        answer, reference = json.loads(line)
+        signal.alarm(alarm_s)  # the kernel ends us, should the parent have died in the middle of a question
         try:
-            result = equal(answer, reference)
+            result = equal(*json.loads(line))
         except (RecursionError, MemoryError) as e:
             result = ("unparsable", f"too large to compare: {type(e).__name__}")
-        print(json.dumps(result), file=channel, flush=True)  # noqa: T201 - the protocol
+        except Exception as e:  # noqa: BLE001 - SymPy fails in its own ways on what was read: no judgement, said aloud
+            result = ("error", f"{type(e).__name__}: {e}"[:200])
+        signal.alarm(0)
+        print(json.dumps(result), file=channel, flush=True)
 
 
 if __name__ == "__main__":

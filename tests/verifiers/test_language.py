@@ -1,0 +1,81 @@
+"""The language of prose, whatever formulas and code stand in it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from magistral.verifiers.language import language_of, prose
+
+MGSM = Path(__file__).parents[2] / ".." / "shared" / "data" / "mgsm"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("First we add the two numbers, then we divide by three.", "en"),
+        ("D'abord nous additionnons les deux nombres, puis nous divisons par trois.", "fr"),
+        ("Primero sumamos los dos números y después dividimos entre tres.", "es"),
+        ("Zuerst addieren wir die beiden Zahlen, dann teilen wir durch drei.", "de"),
+        ("Per prima cosa sommiamo i due numeri e poi dividiamo per tre.", "it"),
+        ("أولاً نجمع العددين ثم نقسم الناتج على ثلاثة للحصول على الجواب.", "ar"),
+        ("Сначала сложим два числа, затем разделим на три.", "ru"),
+        ("首先把两个数相加,然后除以三。", "zh"),
+        ("まず二つの数を足して、それから三で割ります。", "ja"),
+        ("", None),
+        ("\\boxed{27}", None),
+        ("The answer is \\boxed{27}.", None),
+        ("答案是三。", None),
+        ("Also ist das Ergebnis der Rechnung gleich $x = \\text{the sum of all of the even numbers}$, wie oben gezeigt.", "de"),
+        ("Ainsi voici le programme demandé :\n```python\nfor number in range(10):\n    print('the number', number)\n```", "fr"),
+        ("\\[ the sum of all \\] \\( of these numbers \\) `for number in numbers`", None),
+        ("We add the numbers, \\[ x = 1 and never close this", None),
+        ("FIRST WE ADD THE TWO NUMBERS, THEN WE DIVIDE BY THREE.", "en"),
+        ("In the beginning we add. " + "Danach teilen wir die Summe durch drei und erhalten so das Ergebnis. " * 4, "de"),
+    ],
+    ids=[
+        *(
+            "English",
+            "French",
+            "Spanish",
+            "German",
+            "Italian",
+            "Arabic",
+            "Russian",
+            "Chinese",
+            "Japanese is not taken for Chinese",
+        ),
+        *("empty", "a box", "too few letters", "too few ideographs", "formula out", "code out", "nothing but formulas and code"),
+        *("an open formula", "capitals", "the whole text counts, not its beginning"),
+    ],
+)
+def test_the_language_of_a_text(text: str, expected: str | None) -> None:
+    assert language_of(text) == expected
+
+
+def test_a_language_that_the_problem_names_is_among_the_choices() -> None:
+    text = "Primeiro somamos os dois números e depois dividimos o resultado por três, não é?"
+    assert (language_of(text), language_of(text, also="pt")) == ("es", "pt")
+
+
+def test_prose_is_what_is_left() -> None:
+    assert prose("We  get $x$ and \\frac{1}{2}\nso `y`.") == "We get and so ."
+
+
+@pytest.mark.parametrize("loop", ["\\[ ", "\\( ", "$ ", "$$", "```", "`", "\\begin{align}", "\\a{"])
+def test_a_loop_of_openings_takes_linear_time(loop: str) -> None:
+    start = time.perf_counter()
+    language_of(loop * 40_000)
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("code", ["en", "fr", "es", "de", "ru", "zh"])
+def test_the_questions_of_mgsm_are_told_apart(code: str) -> None:
+    path = MGSM / f"mgsm_{code}.tsv"
+    if not path.exists():
+        pytest.skip(f"MGSM is not here: {path}")
+    found = [language_of(line.rpartition("\t")[0]) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(found) == 250
+    assert found.count(code) >= 248
