@@ -24,6 +24,7 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.lora_a) * self.scale, self.lora_b)
 
+    @torch.no_grad()
     def merged(self) -> Tensor:
         return self.weight + self.scale * (self.lora_b @ self.lora_a)
 
@@ -42,12 +43,11 @@ def add_lora(model: Transformer, lora: Lora, seed: int) -> None:
 
 def merged_weights(model: Transformer, *, changed_only: bool) -> Iterator[tuple[str, Tensor]]:
     """Weights under the plain model's names, additions merged in; `changed_only`: those that training moves."""
-    with torch.no_grad():
-        merged = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, LoraLinear)}
-        for name, parameter in model.named_parameters():
-            if name.endswith((".lora_a", ".lora_b")):
-                continue
-            if name in merged:
-                yield name, merged[name].merged()
-            elif parameter.requires_grad or not changed_only:
-                yield name, parameter.detach()
+    merged = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, LoraLinear)}
+    for name, parameter in model.named_parameters():
+        if name.endswith((".lora_a", ".lora_b")):
+            continue
+        if name in merged:
+            yield name, merged[name].merged()
+        elif parameter.requires_grad or not changed_only:
+            yield name, parameter.detach()

@@ -1,0 +1,99 @@
+"""At n_async = n_batch the asynchronous loop is the synchronous loop, bit for bit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from magistral.engines.base import Request
+from magistral.engines.native.engine import NativeEngine
+from magistral.flow import Completion, Scored
+from magistral.models.sizes import Sizes
+from magistral.models.transformer import new_transformer
+from magistral.pipeline.learner import Learner
+from magistral.pipeline.ledger import Ledger, seed_of
+from magistral.pipeline.loop import Pace, run
+from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier, completion_of
+from magistral.recipe import Rl
+from magistral.trainer.trainer import Trainer
+from tests.pipeline.fakes import FakeRecord, scored
+from tests.pipeline.test_ledger import PROBLEMS
+
+SIZES = Sizes(
+    family="llama", n_words=40, dim=16, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8, hidden_dim=32, norm_eps=1e-5,
+    rope_theta=10000.0, window=64, tied=True,
+)  # fmt: skip
+RL = Rl(
+    steps=3, group_size=2, n_batch=4, n_minibatch=4, n_async=4, eps_low=0.2, eps_high=0.28, temperature=1.0, max_tokens=12, lr=1e-2
+)  # fmt: skip
+
+
+class Run:
+    """A fresh engine, trainer and ledger; equal every time."""
+
+    def __init__(self) -> None:
+        model = new_transformer(SIZES, seed=1)
+        self.engine = NativeEngine(model, eos=0, n_slots=8, window=64)
+        self.trainer = Trainer(model, RL, seed=0)
+        self.learner = Learner(self.trainer, groups_per_minibatch=2, save_failed=_never)
+        self.ledger = Ledger(PROBLEMS, seed=5, group_size=2)
+        self.texts: list[tuple[int, ...]] = []
+
+    def score(self, c: Completion) -> Scored:
+        """Some reward that differs within a group and depends on what was written."""
+        self.texts.append(c.tokens)
+        return scored(c, c.index + seed_of(*c.tokens) % 1000 / 1000)
+
+
+def _never(version: int, batch: Sequence[Scored]) -> Path:
+    raise AssertionError("no step fails here")
+
+
+def prompt(problem: object) -> tuple[int, ...]:
+    return tuple(5 + seed_of(str(problem)) // 40**i % 30 for i in range(4))
+
+
+def decode(ids: Sequence[int]) -> str:
+    return " ".join(map(str, ids))
+
+
+def asynchronous() -> Run:
+    r = Run()
+    generator = InlineGenerator(r.engine, prompt, decode, max_tokens=RL.max_tokens, temperature=RL.temperature)
+    pace = Pace(groups_per_batch=2, groups_in_flight=2, first_version=1, last_version=RL.steps, max_skipped=5)
+    asyncio.run(run(r.ledger, generator, InlineVerifier(r.score), r.learner, FakeRecord(), pace=pace))
+    return r
+
+
+def synchronous() -> Run:
+    r = Run()
+    for version in range(1, RL.steps + 1):
+        asked = {a.ordinal: a for a in (next(r.ledger), next(r.ledger))}
+        for a in asked.values():
+            r.engine.submit(Request(prompt=prompt(a.problem), seeds=a.seeds, max_tokens=RL.max_tokens, key=a.ordinal))
+        written = []
+        while not r.engine.idle:
+            written += r.engine.step()
+        completions = [completion_of(w, asked[o].problem, o, decode) for o in asked for w in written if w.request.key == o]
+        completions.sort(key=lambda c: (c.group, c.index))
+        groups = [[r.score(c) for c in completions if c.group == o] for o in sorted(asked)]
+        r.engine.load(asyncio.run(r.learner.step(groups, version)), version)
+    return r
+
+
+def test_staleness_zero_equals_the_synchronous_loop_bit_for_bit() -> None:
+    one, two = asynchronous(), synchronous()
+    assert sorted(one.texts) == sorted(two.texts)
+    for (name, a), (_, b) in zip(one.trainer.all_weights(), two.trainer.all_weights(), strict=True):
+        assert torch.equal(a, b), name
+    start = dict(new_transformer(SIZES, seed=1).named_parameters())
+    assert any(not torch.equal(w, start[name]) for name, w in one.trainer.all_weights())  # it did learn
+
+
+def test_the_same_run_twice_is_the_same_bit_for_bit() -> None:
+    one, two = asynchronous(), asynchronous()
+    assert one.texts == two.texts
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(one.trainer.all_weights(), two.trainer.all_weights(), strict=True))
