@@ -9,7 +9,8 @@ from torch import Tensor
 
 def uniforms(seed: int, n: int) -> list[float]:
     """The n numbers in [0, 1) by which a completion's tokens are drawn (Philox, one stream a seed)."""
-    return np.random.Generator(np.random.Philox(seed)).random(n).tolist()
+    numbers: list[float] = np.random.Generator(np.random.Philox(seed)).random(n).tolist()
+    return numbers
 
 
 def draw(logits_BV: Tensor, u_B: Tensor, temperature_B: Tensor, top_p_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,9 +22,11 @@ def draw(logits_BV: Tensor, u_B: Tensor, temperature_B: Tensor, top_p_B: Tensor)
     if bool((top_p_B < 1).any()):
         logp_BV = _keep_top(logp_BV, top_p_B)
     cumulative_BV = logp_BV.exp().cumsum(-1)
-    # scaled by the last entry, which rounding leaves a little off 1
-    token_B = torch.searchsorted(cumulative_BV, (u_B * cumulative_BV[:, -1])[:, None], right=True)[:, 0]
-    token_B = token_B.clamp_max(logits_BV.shape[-1] - 1)
+    # scaled by the last entry, which rounding leaves a little off 1; kept below it, since a u that float32 rounds to 1
+    # would fall past the last possible token
+    total_B = cumulative_BV[:, -1]
+    point_B = torch.minimum(u_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
+    token_B = torch.searchsorted(cumulative_BV, point_B[:, None], right=True)[:, 0]
     token_B = torch.where(greedy_B, logp_BV.argmax(-1), token_B)
     return token_B, logp_BV.gather(-1, token_B[:, None])[:, 0]
 

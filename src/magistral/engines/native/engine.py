@@ -59,6 +59,7 @@ class NativeEngine:
         """What is being written now."""
         return list(self._rows)
 
+    @torch.inference_mode()  # rows move in a cache that was made under it
     def cancel(self, key: Hashable) -> None:
         self._waiting = deque(r for r in self._waiting if r.key != key)
         self._keep([i for i, row in enumerate(self._rows) if row.request.key != key])
@@ -122,7 +123,9 @@ class NativeEngine:
     def _write(self, logits_BV: Tensor, start: int) -> None:
         """One token of each row from `start` on; rows that are done stay as they are until they are taken."""
         rows = self._rows[start:]
-        u = torch.tensor([uniform[min(len(row.tokens), len(uniform) - 1)] for row, uniform in zip(rows, self._uniforms[start:], strict=True)])
+        u = torch.tensor(
+            [uniform[min(len(row.tokens), len(uniform) - 1)] for row, uniform in zip(rows, self._uniforms[start:], strict=True)]
+        )
         temperature = torch.tensor([row.request.temperature for row in rows])
         top_p = torch.tensor([row.request.top_p for row in rows])
         tokens, logprobs = draw(logits_BV, u, temperature, top_p)

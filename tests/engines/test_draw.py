@@ -1,0 +1,83 @@
+"""Drawing by inverting the cumulative distribution: every value worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from magistral.engines.native.draw import draw, uniforms
+
+QUARTERS = [0.5, 0.25, 0.25]
+
+
+def drawn(p: list[float], u: float, *, temperature: float = 1.0, top_p: float = 1.0) -> tuple[int, float]:
+    logits = torch.tensor([p]).log()
+    token, logprob = draw(logits, torch.tensor([u]), torch.tensor([temperature]), torch.tensor([top_p]))
+    return int(token), float(logprob)
+
+
+@pytest.mark.parametrize(
+    ("p", "u", "token"),
+    [
+        (QUARTERS, 0.0, 0),
+        (QUARTERS, 0.49, 0),
+        (QUARTERS, 0.51, 1),
+        (QUARTERS, 0.74, 1),
+        (QUARTERS, 0.76, 2),
+        (QUARTERS, 1 - 2**-24, 2),
+        ([0.0, 0.5, 0.5, 0.0], 0.0, 1),
+        ([0.0, 0.5, 0.5, 0.0], 1 - 2**-24, 2),
+        ([0.0, 0.5, 0.5, 0.0], 1 - 2**-53, 2),
+    ],
+    ids=[
+        "at 0", "below an edge", "over an edge", "below the next", "over the next", "near 1",
+        "at 0, first token impossible", "near 1, last token impossible", "so near that float32 rounds it to 1",
+    ],
+)  # fmt: skip
+def test_the_token_is_where_the_cumulative_distribution_passes_u(p: list[float], u: float, token: int) -> None:
+    found, logprob = drawn(p, u)
+    assert found == token
+    assert logprob == pytest.approx(math.log(p[token]), abs=1e-6)
+
+
+def test_temperature_sharpens_what_is_drawn_from_and_what_is_recorded() -> None:
+    # at temperature 1/2 the chances are squared: 4/6, 1/6, 1/6
+    assert drawn(QUARTERS, 0.66, temperature=0.5)[0] == 0
+    token, logprob = drawn(QUARTERS, 0.67, temperature=0.5)
+    assert (token, logprob) == (1, pytest.approx(math.log(1 / 6), abs=1e-6))
+
+
+def test_temperature_0_takes_the_likeliest_and_records_it_at_temperature_1() -> None:
+    assert drawn([0.2, 0.5, 0.3], 0.99, temperature=0.0) == (1, pytest.approx(math.log(0.5), abs=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("top_p", "nucleus"),
+    [
+        (0.3, {1: 1.0}),
+        (0.41, {1: 4 / 7, 2: 3 / 7}),
+        (0.69, {1: 4 / 7, 2: 3 / 7}),
+        (0.71, {1: 4 / 9, 2: 3 / 9, 3: 2 / 9}),
+        (1.0, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}),
+    ],
+    ids=["less than the likeliest", "just over the likeliest", "within two", "just over two", "all"],
+)
+def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, nucleus: dict[int, float]) -> None:
+    found = dict(drawn([0.1, 0.4, 0.3, 0.2], u / 50, top_p=top_p) for u in range(50))
+    assert found == {token: pytest.approx(math.log(p), abs=1e-6) for token, p in nucleus.items()}
+
+
+def test_each_row_keeps_its_own_temperature_and_top_p() -> None:
+    logits = torch.tensor([QUARTERS] * 3).log()
+    tokens, logprobs = draw(logits, torch.tensor([0.8, 0.8, 0.8]), torch.tensor([1.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 0.4]))
+    assert tokens.tolist() == [2, 0, 0]
+    assert logprobs.exp().tolist() == pytest.approx([0.25, 0.5, 1.0])
+
+
+def test_a_seed_is_one_stream_whatever_its_length() -> None:
+    assert uniforms(7, 3) == uniforms(7, 5)[:3]
+    assert uniforms(7, 3) != uniforms(8, 3)
+    assert all(0 <= u < 1 for u in uniforms(7, 100))
+    assert sum(uniforms(7, 1000)) / 1000 == pytest.approx(0.5, abs=0.05)

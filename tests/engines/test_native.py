@@ -1,0 +1,266 @@
+"""The native engine against plain forward passes over whole sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from magistral.engines.base import Request, Written
+from magistral.engines.native.engine import NativeEngine
+from magistral.errors import UserError
+from magistral.flow import Finish
+from magistral.models.transformer import Masked, Transformer
+
+EOS = 63
+Tiny = Callable[..., Transformer]
+
+
+def new_engine(model: Transformer, *, n_slots: int = 4, eos: int = EOS, weights: Literal["float32", "int8"] = "float32") -> NativeEngine:
+    return NativeEngine(model, eos, n_slots=n_slots, window=128, weights=weights)
+
+
+def finish(engine: NativeEngine) -> list[Written]:
+    done: list[Written] = []
+    while not engine.idle:
+        done += engine.step()
+    return sorted(done, key=lambda w: (str(w.request.key), w.index))
+
+
+def write(model: Transformer, *requests: Request, n_slots: int = 4) -> list[Written]:
+    engine = new_engine(model, n_slots=n_slots)
+    for request in requests:
+        engine.submit(request)
+    return finish(engine)
+
+
+def ask(*prompt: int, seeds: tuple[int, ...] = (0,), n: int = 12, temperature: float = 1.0, key: str = "") -> Request:
+    return Request(prompt=prompt, seeds=seeds, max_tokens=n, temperature=temperature, key=key)
+
+
+def full_logprobs(model: Transformer, written: Written, temperature: float = 1.0) -> Tensor:
+    """[T, V] before each written token, by one pass over the whole sequence."""
+    tokens = torch.tensor([[*written.request.prompt, *written.tokens]])
+    with torch.no_grad():
+        hidden = model(tokens, torch.arange(tokens.shape[1])[None], Masked())
+        logits: Tensor = model.lm_head(hidden[0, len(written.request.prompt) - 1 : -1])
+    return (logits / temperature).log_softmax(-1)
+
+
+def same(one: Written, other: Written) -> bool:
+    return one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-4) and one.finish == other.finish
+
+
+VARIANTS: dict[str, dict[str, object]] = {
+    "llama": {},
+    "every head its own keys": {"n_kv_heads": 4},
+    "one key head": {"n_kv_heads": 1, "head_dim": 16},
+    "qwen2": {"family": "qwen2", "attention_bias": True},
+    "qwen3, untied": {"family": "qwen3", "qk_norm": True, "tied": False},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_greedy_is_the_argmax_of_a_full_forward(changes: dict[str, object], tiny: Tiny) -> None:
+    model = tiny(**changes)
+    (written,) = write(model, ask(5, 9, 2, temperature=0.0, n=20))
+    expected = full_logprobs(model, written)
+    assert written.tokens == expected.argmax(-1).tolist()
+    assert written.logprobs == pytest.approx(expected.amax(-1).tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+def test_the_recorded_log_probabilities_are_a_full_forward_s_at_that_temperature(temperature: float, tiny: Tiny) -> None:
+    model = tiny()
+    for written in write(model, ask(5, 9, 2, seeds=(1, 2, 3), temperature=temperature)):
+        expected = full_logprobs(model, written, temperature).gather(-1, torch.tensor(written.tokens)[:, None])[:, 0]
+        assert written.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_a_seed_s_completion_does_not_depend_on_its_neighbours(tiny: Tiny) -> None:
+    model = tiny()
+    one = ask(5, 9, 2, seeds=(11,), key="a")
+    (alone,) = write(model, one)
+    others = [ask(7, seeds=(1, 2), key="b", n=3), ask(1, 2, 3, 4, 5, 6, seeds=(3,), key="c", n=20, temperature=0.7)]
+    assert same(write(model, *others, one)[0], alone)
+    assert same(write(model, one)[0], alone)
+    assert write(model, ask(5, 9, 2, seeds=(12,)))[0].tokens != alone.tokens
+
+
+def test_a_group_s_prompt_is_computed_once_and_each_is_as_if_alone(tiny: Tiny) -> None:
+    model = tiny()
+    engine = new_engine(model)
+    shapes: list[tuple[int, ...]] = []
+    engine.model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+    engine.submit(ask(5, 9, 2, seeds=(1, 2, 3, 4)))
+    group = finish(engine)
+    assert shapes[:2] == [(1, 3), (4, 1)]
+    alone = [write(model, ask(5, 9, 2, seeds=(seed,)))[0] for seed in (1, 2, 3, 4)]
+    assert [w.index for w in group] == [0, 1, 2, 3]
+    assert all(same(a, b) for a, b in zip(group, alone, strict=True))
+
+
+def test_slots_are_used_again_as_completions_of_different_lengths_end(tiny: Tiny) -> None:
+    model = tiny()
+    lengths = [3, 17, 5, 1, 70, 8, 2]
+    requests = [ask(*range(i + 1), seeds=(i, i + 50)[: 1 + i % 2], n=n, key=str(i)) for i, n in enumerate(lengths)]
+    together = write(model, *requests, n_slots=3)
+    alone = [w for request in requests for w in write(model, request)]
+    assert len(together) == len(alone) == 10
+    assert len({len(w.tokens) for w in together}) > 3, "they end at different times, so rows move"
+    assert all(same(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_no_more_rows_than_slots_are_written_and_groups_enter_in_their_order(tiny: Tiny) -> None:
+    engine = new_engine(tiny(), n_slots=3)
+    for key, n_seeds in (("a", 2), ("b", 2), ("c", 1)):
+        engine.submit(ask(1, seeds=tuple(range(n_seeds)), key=key, n=4))
+    engine.step()
+    assert [w.request.key for w in engine.partial()] == ["a", "a"], "c does not overtake b"
+    assert {str(w.request.key) for w in finish(engine)} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_a_completion_ends_at_its_limit(n: int, tiny: Tiny) -> None:
+    (written,) = write(tiny(), ask(5, 9, n=n))
+    assert (len(written.tokens), written.finish) == (n, Finish.LENGTH)
+    assert len(written.logprobs) == len(written.versions) == n
+
+
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_a_completion_stops_with_the_end_token_which_it_keeps(place: int, tiny: Tiny) -> None:
+    model = tiny()
+    (free,) = write(model, ask(5, 9))
+    end = free.tokens[place]
+    engine = new_engine(model, eos=end)
+    engine.submit(ask(5, 9))
+    (written,) = finish(engine)
+    assert written.tokens == free.tokens[: free.tokens.index(end) + 1]
+    assert written.finish == Finish.STOP
+
+
+class Remembering:
+    """The plainest cache: all keys and values so far, whoever wrote them. One token at a time."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if layer in self.held:
+            k, v = (torch.cat((old, new), dim=2) for old, new in zip(self.held[layer], (k, v), strict=True))
+        self.held[layer] = (k, v)
+        n = q.shape[1] // k.shape[1]
+        return F.scaled_dot_product_attention(q, k.repeat_interleave(n, 1), v.repeat_interleave(n, 1))
+
+
+@torch.no_grad()
+def greedy_by_hand(models: list[Transformer], prompt: tuple[int, ...]) -> list[tuple[int, float]]:
+    """Token and log-probability of each place, written by `models` in turn over one cache."""
+    context, out, tokens = Remembering(), [], list(prompt)
+    everyone = [models[0]] * (len(prompt) - 1) + models
+    for place, model in enumerate(everyone):
+        logits = model.lm_head(model(torch.tensor([[tokens[place]]]), torch.tensor([[place]]), context))[0, 0]
+        if place >= len(prompt) - 1:
+            token = int(logits.argmax())
+            tokens.append(token)
+            out.append((token, float(logits.log_softmax(-1)[token])))
+    return out
+
+
+def test_new_weights_take_effect_between_two_tokens_and_the_cache_is_kept(tiny: Tiny) -> None:
+    old, new = tiny(seed=1), tiny(seed=2)
+    engine = new_engine(old)
+    engine.submit(ask(5, 9, 2, temperature=0.0, n=10))
+    engine.step()
+    n_old = len(engine.partial()[0].tokens)
+    engine.load(dict(new.named_parameters()), version=1)
+    (written,) = finish(engine)
+    assert 0 < n_old < 10
+    assert written.versions == [0] * n_old + [1] * (10 - n_old)
+    by_hand = greedy_by_hand([old] * n_old + [new] * (10 - n_old), (5, 9, 2))
+    assert written.tokens == [token for token, _ in by_hand]
+    assert written.logprobs == pytest.approx([logprob for _, logprob in by_hand], abs=1e-4)
+    computed_anew = full_logprobs(new, written).gather(-1, torch.tensor(written.tokens)[:, None])[:, 0]
+    assert (torch.tensor(written.logprobs)[n_old:] - computed_anew[n_old:]).abs().max() > 1e-3, "old keys and values count"
+
+
+def test_weights_that_did_not_change_need_not_be_loaded(tiny: Tiny) -> None:
+    model, engine = tiny(seed=1), new_engine(tiny(seed=1))
+    with torch.no_grad():
+        model.layers[1].mlp.up_proj.weight.mul_(2)  # type: ignore[union-attr, operator]
+    engine.load({"layers.1.mlp.up_proj.weight": model.get_parameter("layers.1.mlp.up_proj.weight")}, version=3)
+    engine.submit(ask(5, 9, 2))
+    (written,) = finish(engine)
+    assert same(written, write(model, ask(5, 9, 2))[0])
+    assert set(written.versions) == {3}
+
+
+def test_the_trainer_s_model_may_change_beside_the_engine(tiny: Tiny) -> None:
+    model = tiny(seed=1)
+    engine = new_engine(model)
+    with torch.no_grad():
+        model.embed_tokens.weight.zero_()
+    engine.submit(ask(5, 9, 2))
+    assert same(finish(engine)[0], write(tiny(seed=1), ask(5, 9, 2))[0])
+
+
+def test_cancel_forgets_what_waits_and_what_is_half_written_and_the_rest_is_as_if_alone(tiny: Tiny) -> None:
+    model = tiny()
+    engine = new_engine(model, n_slots=3)
+    for key, seed in (("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5)):
+        engine.submit(ask(5, 9, seed, seeds=(seed,), key=key))
+    engine.step()
+    engine.cancel("a")
+    engine.cancel("e")
+    engine.cancel("never asked")
+    assert [w.request.key for w in engine.partial()] == ["c", "b"]
+    done = finish(engine)
+    alone = [write(model, ask(5, 9, seed, seeds=(seed,), key=key))[0] for key, seed in (("b", 2), ("c", 3), ("d", 4))]
+    assert [w.request.key for w in done] == ["b", "c", "d"]
+    assert all(same(a, b) for a, b in zip(done, alone, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ask(*range(60), *range(60), n=9), "prompt of 120 tokens and max_tokens=9 are over the window of 128"),
+        (ask(1, seeds=(0, 1, 2, 3, 4)), "group of 5 does not fit in engine.n_slots=4"),
+    ],
+    ids=["too long", "too large a group"],
+)
+def test_a_request_that_can_never_fit_is_refused_with_the_remedy(request_: Request, message: str, tiny: Tiny) -> None:
+    engine = new_engine(tiny())
+    with pytest.raises(UserError, match=message):
+        engine.submit(request_)
+    assert engine.idle
+
+
+def test_a_request_that_just_fits_is_written_to_the_window_s_end(tiny: Tiny) -> None:
+    model = tiny()
+    (written,) = write(model, ask(*range(60), *range(60), n=8, temperature=0.0))
+    assert written.tokens == full_logprobs(model, written).argmax(-1).tolist()
+
+
+def engine_logprobs(engine: NativeEngine, tokens: Tensor) -> Tensor:
+    positions = torch.arange(tokens.shape[1])[None]
+    with torch.no_grad():
+        logits: Tensor = engine.model.lm_head(engine.model(tokens, positions, Masked()))
+    return logits.log_softmax(-1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"family": "qwen2", "attention_bias": True}], ids=["llama", "with biases"])
+def test_8_bit_weights_are_near_float_and_new_ones_are_packed_again(changes: dict[str, object], tiny: Tiny) -> None:
+    old, new = tiny(seed=1, **changes), tiny(seed=2, **changes)
+    tokens = torch.arange(40)[None]
+    engine = new_engine(old, weights="int8")
+    for model in (old, new):
+        if model is new:
+            engine.load(dict(new.named_parameters()), version=1)
+        exact, rounded = engine_logprobs(new_engine(model), tokens), engine_logprobs(engine, tokens)
+        kl = (exact.exp() * (exact - rounded)).sum(-1).mean()
+        assert 0 < kl < 0.01
+    assert torch.equal(engine_logprobs(engine, tokens), engine_logprobs(new_engine(new, weights="int8"), tokens))
