@@ -10,6 +10,7 @@ from magistral.verifiers.spelling import is_name
 _MATRIX = re.compile(r"\\begin\{([pbvBV]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
 _RELATION = re.compile(r"(\\le(?![a-z])|\\ge(?![a-z])|<|>)")
 _OR = re.compile(r"\\cup(?![a-z])|\\text\{\s*or\s*\}|\\lor(?![a-z])|(?<= )or(?= )")
+_AND = re.compile(r",|\\text\{\s*and\s*\}|(?<= )and(?= )")
 _OUTSIDE = re.compile(r"\](.*,.*)\[")  # ]0,1[ as written in Europe
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 
@@ -45,7 +46,7 @@ def shape_of(text: str) -> Shape | None:
     if match := _OUTSIDE.fullmatch(text):
         text = f"({match[1]})"
     brackets, inner = _outer(text)
-    parts = [p for item in _split(inner, re.compile(",")) for p in _both_signs(item)]
+    parts = [p for item in _split(inner, _AND) for p in _both_signs(item)]
     return Shape("list", brackets, tuple(parts)) if len(parts) > 1 else None
 
 

@@ -10,6 +10,7 @@ _CHARACTERS = str.maketrans(
     | {"\u00d7": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "*": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty "}
     | {"≤": r"\le ", "≥": r"\ge ", "\u222a": r"\cup ", "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ", "…": r"\ldots "}
     | {"¹": "^1", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "√": r"\sqrt "}
+    | dict.fromkeys("\u200b\u2060\ufeff", "")
     | {"°": r"^\circ ", "\uff05": "%", "\uff0c": ","}
     | {chr(0xFF10 + d): str(d) for d in range(10)}
 )
@@ -39,7 +40,7 @@ _ARGUMENT = r"(?:\{([^{}]*)\}|([0-9a-zA-Z]|\\[a-zA-Z]+))"
 _FRACTION = re.compile(rf"\\frac\s*(?:{_ARGUMENT})\s*(?:{_ARGUMENT})")
 _ROOT = re.compile(r"(?:\\sqrt|(?<![a-zA-Z\\])sqrt)\s*(?:([0-9a-zA-Z])|\(([^()]*)\))")
 _SPACE = re.compile(r"(?<![0-9A-Za-z}]) +| +(?![0-9A-Za-z])")
-_CONSTANT = re.compile(r"\\text\{\s*([ei])\s*\}")
+_PLAIN_TEXT = re.compile(r"\\text\{\s*([ei]|[-+.,\d]*)\s*\}")
 
 _NAME = re.compile(r"[a-zA-Z](?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?|\\[a-z]+")
 _UNIT = re.compile(r"(.*[^\\ ]) ?\\text\{\s*([a-zA-Z][a-zA-Z. /]*?)\s*\}(?:\^\{?([1-3])\}?)?")
@@ -65,13 +66,13 @@ def normalise(text: str) -> str:
     text = re.sub(r"(?<!\\)\\ ", " ", text.translate(_CHARACTERS).replace("\\%", "%"))
     text = _SPACING.sub("", text).replace("{,}", ",").replace("\\{\\}", "\\emptyset ")
     text = _COMMAND.sub(lambda m: _COMMANDS.get(m[1], m[0]), text)
-    text = _CONSTANT.sub(r"\1", text)
+    text = _PLAIN_TEXT.sub(r"\1", text)
     text = re.sub(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi ", text)
     text = re.sub(r"(?<![a-zA-Z\\])exp\(([^()]*)\)", r"e^{\1}", text)
     text = _ROOT.sub(lambda m: f"\\sqrt{{{m[1] or m[2]}}}", text)
     text = _FRACTION.sub(lambda m: f"\\frac{{{(m[1] or m[2] or '').strip()}}}{{{(m[3] or m[4] or '').strip()}}}", text)
     text = re.sub(r" {2,}", " ", text.replace("<=", r"\le ").replace(">=", r"\ge "))
-    return _SPACE.sub("", text).strip().rstrip(".").strip()
+    return _SPACE.sub("", text).strip().rstrip(".\\ ")
 
 
 def is_name(text: str) -> bool:

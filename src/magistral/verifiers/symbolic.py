@@ -7,6 +7,7 @@ sympify or parse_expr.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -19,8 +20,8 @@ from typing import Any
 MEMORY_BYTES = 2 << 30
 DIGITS = 40
 """chosen: values that differ are told apart by their first digits; simplifying is for those that do not."""
-CLOSE = 1e-25
-"""Relative difference at DIGITS under which two values are taken for the same number."""
+PROOF_DIGITS = 300
+"""chosen: what agrees to 200 digits wherever it is tried is taken for equal, though SymPy cannot prove it."""
 POINTS = ("0.7390851332", "1.3247179572", "0.2614972128")
 """Where formulas with variables are tried: any numbers that nothing special happens at."""
 
@@ -52,12 +53,17 @@ def _read(text: str) -> Any:
         value = latex2sympy(text, conversion_config=ConversionConfig(lowercase_symbols=False))
         if not isinstance(value, Expr):
             return f"{type(value).__name__} is no formula"
-        value = value.subs(Symbol("i"), I).doit()
+        value = value.subs(Symbol("i"), I).doit().replace(_is_odd_root, lambda e: (-1) ** e.exp.p * (-e.base) ** e.exp)
     except (RecursionError, MemoryError) as e:
         return f"too large: {type(e).__name__}"
     except Exception as e:  # noqa: BLE001 - the grammar raises anything on bad input
         return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"[:100]
     return value if isinstance(value, Expr) else f"{type(value).__name__} is no formula"
+
+
+def _is_odd_root(e: Any) -> bool:
+    """Of a negative number: school's cube root of -8 is -2, SymPy's is complex."""
+    return bool(e.is_Pow and e.exp.is_Rational and e.exp.q > 1 and e.exp.q % 2 == 1 and e.base.is_negative)
 
 
 def _as_fraction(decimal: re.Match[str]) -> str:
@@ -82,26 +88,28 @@ def _same(a: Any, r: Any, tolerance: str = "0") -> bool:
     limit = Rational(tolerance)
     if limit and not a.free_symbols and not r.free_symbols:
         return bool(abs((a - r).evalf(DIGITS)) <= limit)
-    near = [_near(a, r, point) for point in (POINTS if a.free_symbols | r.free_symbols else POINTS[:1])]
-    if False in near:
+    points = POINTS if a.free_symbols | r.free_symbols else POINTS[:1]
+    if any(_near(a, r, point, DIGITS) is False for point in points):
         return False
-    if simplify(a - r) == 0 or (a - r).equals(0) is True:
+    rest = simplify(a - r)
+    if rest == 0 or rest.equals(0) is True:
         return True
-    # not proven, but alike to CLOSE everywhere; a rounded number with many digits would be too
-    return all(near) and not (a.is_Rational or r.is_Rational)
+    if rest.is_Rational or a.is_Rational or r.is_Rational:
+        return False  # a rounded number may print any number of digits
+    return all(_near(a, r, point, PROOF_DIGITS) for point in points)
 
 
-def _near(a: Any, r: Any, point: str) -> bool | None:
-    """Whether both have one value where the variables do; None if there is no telling."""
+def _near(a: Any, r: Any, point: str, digits: int) -> bool | None:
+    """Whether both have one value, to two thirds of the digits, where the variables are at `point`; None: no telling."""
     from sympy import Rational
 
     symbols = sorted(a.free_symbols | r.free_symbols, key=str)
     values = {s: Rational(point) + Rational(k * k + k, 7) for k, s in enumerate(symbols)}
-    a, r = (side.subs(values).evalf(DIGITS) for side in (a, r))
+    a, r = (side.subs(values).evalf(digits) for side in (a, r))
     if not (a.is_number and r.is_number and a.is_finite and r.is_finite):
         return None
     size = abs(a) + abs(r)
-    return bool(size == 0 or abs(a - r) / size < CLOSE)
+    return bool(size == 0 or abs(a - r) / size < Rational(1, 10 ** (2 * digits // 3)))
 
 
 def _same_equation(a: Any, r: Any) -> bool:
@@ -114,7 +122,8 @@ def _same_equation(a: Any, r: Any) -> bool:
 
 
 def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses the limit; the deadline still holds
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes our input
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     alarm_s = math.ceil(float(sys.argv[1]) if len(sys.argv) > 1 else 5.0) + 5
