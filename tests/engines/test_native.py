@@ -20,7 +20,9 @@ EOS = 63
 Tiny = Callable[..., Transformer]
 
 
-def new_engine(model: Transformer, *, n_slots: int = 4, eos: int = EOS, weights: Literal["float32", "int8"] = "float32") -> NativeEngine:
+def new_engine(
+    model: Transformer, *, n_slots: int = 4, eos: int = EOS, weights: Literal["float32", "int8"] = "float32"
+) -> NativeEngine:
     return NativeEngine(model, eos, n_slots=n_slots, window=128, weights=weights)
 
 

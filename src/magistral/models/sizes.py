@@ -32,7 +32,12 @@ class Sizes:
 
     def to_config(self) -> dict[str, Any]:
         """A Hugging Face config.json."""
-        names = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+        names = {
+            "llama": "LlamaForCausalLM",
+            "mistral": "MistralForCausalLM",
+            "qwen2": "Qwen2ForCausalLM",
+            "qwen3": "Qwen3ForCausalLM",
+        }
         config = {
             "architectures": [names[self.family]],
             "model_type": self.family,
@@ -88,10 +93,16 @@ def sizes_from_config(config: dict[str, Any]) -> Sizes:
 
 
 def sizes_from_gguf(fields: dict[str, Any], *, tied: bool) -> Sizes:
-    family = fields["general.architecture"]
+    """Raises ModelError for a family that is not covered or a field that is missing."""
+    family = fields.get("general.architecture")
     if family not in FAMILIES:
         raise ModelError(f"a GGUF model of architecture {family!r}; what is covered: {', '.join(FAMILIES)} (dense)")
-    get = lambda key: fields[f"{family}.{key}"]  # noqa: E731
+
+    def get(key: str) -> Any:
+        if f"{family}.{key}" not in fields:
+            raise ModelError(f"the GGUF file has no field '{family}.{key}'")
+        return fields[f"{family}.{key}"]
+
     heads = get("attention.head_count")
     return Sizes(
         family=family,
@@ -100,7 +111,7 @@ def sizes_from_gguf(fields: dict[str, Any], *, tied: bool) -> Sizes:
         n_layers=get("block_count"),
         n_heads=heads,
         n_kv_heads=get("attention.head_count_kv"),
-        head_dim=fields.get(f"{family}.attention.key_length", get("embedding_length") // heads),
+        head_dim=fields.get(f"{family}.attention.key_length") or get("embedding_length") // heads,
         hidden_dim=get("feed_forward_length"),
         norm_eps=get("attention.layer_norm_rms_epsilon"),
         rope_theta=fields.get(f"{family}.rope.freq_base", 10000.0),

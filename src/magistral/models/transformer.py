@@ -48,6 +48,8 @@ class RMSNorm(nn.Module):
 class Rope(nn.Module):
     """Rotary positions (RoFormer, arXiv 2104.09864), in Hugging Face's layout: first half against second half."""
 
+    frequencies: Tensor
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         half = torch.arange(0, sizes.head_dim, 2, dtype=torch.float32) / sizes.head_dim
@@ -137,7 +139,7 @@ class Transformer(nn.Module):
 
 
 def new_transformer(sizes: Sizes, seed: int) -> Transformer:
-    """Random weights: normal, standard deviation 0.02; the projections back into the stream scaled by 1/sqrt(2 layers) (GPT-2)."""
+    """Random weights: normal, standard deviation 0.02; projections back into the stream scaled by 1/sqrt(2 layers) (GPT-2)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Transformer(sizes)

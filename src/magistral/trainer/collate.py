@@ -7,7 +7,7 @@ prompt that several of them share is computed once there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -62,7 +62,7 @@ def collate(items: Sequence[Item], limit: int) -> list[MicroBatch]:
     bins: list[_Bin] = []
     for item in sorted(items, key=lambda i: len(i.tokens), reverse=True):  # stable: equal lengths keep their order
         # a bin that holds the prompt is cheaper, so it comes first
-        ordered = sorted(bins, key=lambda b: item.prompt not in b.by_prompt)  # noqa: B023 - used at once
+        ordered = sorted(bins, key=lambda b: item.prompt not in b.by_prompt)
         target = next((b for b in ordered if b.n_tokens + b.cost(item) <= limit), None)
         if target is None:
             target = _Bin()
@@ -90,7 +90,10 @@ def _pack(contents: _Bin) -> MicroBatch:
             _extend((tokens, positions, prompt_of, branch), item.tokens, len(prompt), p, len(items))
     p_T, b_T = torch.tensor(prompt_of), torch.tensor(branch)
     same = (p_T[:, None] == p_T) & ((b_T == 0) | (b_T[:, None] == b_T))
-    per_token = lambda value: torch.tensor([v for i in items for v in value(i)], dtype=torch.float32)  # noqa: E731
+
+    def per_token(value: Callable[[Item], Sequence[float]]) -> Tensor:
+        return torch.tensor([v for i in items for v in value(i)], dtype=torch.float32)
+
     return MicroBatch(
         tokens_T=torch.tensor(tokens),
         positions_T=torch.tensor(positions),

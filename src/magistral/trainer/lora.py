@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from magistral.models.transformer import Transformer
+from magistral.models.transformer import Layer, Transformer
 from magistral.recipe import Lora
 
 
@@ -35,6 +35,7 @@ def add_lora(model: Transformer, lora: Lora, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     layers = list(model.layers)
     for layer in layers[-(lora.last_layers or len(layers)) :]:
+        assert isinstance(layer, Layer)
         for block in (layer.self_attn, layer.mlp):
             for name, child in list(block.named_children()):
                 if isinstance(child, nn.Linear):

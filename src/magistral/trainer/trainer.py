@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,14 @@ class Trainer:
         self.n_steps += 1
         n = sums.pop("n")
         loss, n_inputs = sums.pop("loss"), sums.pop("n_inputs")
-        return {"loss": loss, "grad_norm": norm, "lr": lr, "n_tokens": n, "n_inputs": n_inputs, **{k: v / n for k, v in sums.items()}}
+        return {
+            "loss": loss,
+            "grad_norm": norm,
+            "lr": lr,
+            "n_tokens": n,
+            "n_inputs": n_inputs,
+            **{k: v / n for k, v in sums.items()},
+        }
 
     @torch.no_grad()
     def logprobs(self, micro: MicroBatch) -> Tensor:
@@ -81,9 +89,11 @@ class Trainer:
         """Raises RunFolderError if the file is of another recipe or cannot be read."""
         try:
             state: dict[str, Any] = torch.load(file, weights_only=True)
-        except (OSError, RuntimeError) as e:
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
             raise RunFolderError(f"{file} cannot be read: {e}") from None
-        parameters = dict(self.model.named_parameters())
+        parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state["trained"].items()}:
+            raise RunFolderError(f"{file} is of another recipe: it holds other weights than this one trains")
         with torch.no_grad():
             for name, tensor in state["trained"].items():
                 parameters[name].copy_(tensor)
@@ -94,7 +104,13 @@ class Trainer:
         logp_N, entropy = self._logp(micro)
         loss, values = self._loss(micro, logp_N)
         loss.backward()  # type: ignore[no-untyped-call]
-        return {"loss": float(loss.detach()), "n": len(logp_N), "n_inputs": len(micro.tokens_T), "entropy": float(entropy), **values}
+        return {
+            "loss": float(loss.detach()),
+            "n": len(logp_N),
+            "n_inputs": len(micro.tokens_T),
+            "entropy": float(entropy),
+            **values,
+        }
 
     def _loss(self, micro: MicroBatch, logp_N: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The loss and sums over tokens of what is worth watching."""
@@ -112,7 +128,7 @@ class Trainer:
             }
 
     def _logp(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the targets [N] at the recipe's temperature, and the sum of the distributions' entropies (nats)."""
+        """[N] log-probabilities of the targets at the recipe's temperature, and the sum of the distributions' entropies."""
         hidden = self.model(micro.tokens_T[None], micro.positions_T[None], Masked(micro.mask_TT[None, None]))
         logits_NV = self.model.lm_head(hidden[0, micro.source_N])
         if self.temperature != 1.0:
