@@ -101,6 +101,11 @@ x^3-6+3x ; x^3+3x-6
 2x+3 ; y = 2x + 3
 y = 3+2x ; y = 2x + 3
 2x - y + 3 = 0 ; y = 2x + 3
+\sqrt{x^2} ; |x|
+\sqrt{14400x^3} ; 120x\sqrt{x}
+2\ln x ; \ln(x^2)
+\sqrt{ab} ; \sqrt{a}\sqrt{b}
+x \approx 27 ; 27
 -10x + 14y - 22z - 8 = 0 ; 5x - 7y + 11z + 4 = 0
 """
 NOT_RIGHT = r"""
@@ -128,6 +133,11 @@ nan ; 5
 3 ; 3x
 2x ; 2y
 3r^2 ; 3R^2
+|x| ; x
+\sqrt{x^2} ; x
+|x-y| ; x-y
+27 \approx 28 ; 27
+28 ≈ 27 ; 27
 5 7 ; 35
 12 ; 1 2
 31/2 ; 3 1/2
@@ -191,6 +201,12 @@ def test_another_value_is_never_right_and_never_an_error(verifier: MathVerifier,
 def test_a_unit_may_be_left_out_if_the_question_names_it(verifier: MathVerifier) -> None:
     question = "How many eggs are left?"
     assert verifier.compare(r"18\text{ eggs}", "18", question=question).outcome is Outcome.RIGHT
+    assert verifier.compare("18 eggs", "18", question=question).outcome is Outcome.RIGHT
+    assert verifier.compare("18 eggs", "17", question=question).outcome is Outcome.WRONG
+    assert verifier.compare("18 EGGS left", "18", question="How many are left, in eggs?").outcome is Outcome.RIGHT
+    assert verifier.compare("18 ducks", "18", question=question).outcome is Outcome.WRONG
+    assert verifier.compare("18eggs", "18", question=question).outcome is Outcome.WRONG
+    assert verifier.compare("5 squared", "5", question="What is 5 squared?").outcome is not Outcome.RIGHT
     assert verifier.compare(r"18\text{ ducks}", "18", question=question).outcome is Outcome.UNPARSABLE
     assert verifier.compare(r"18\text{ thousand}", "18", question="How many thousand?").outcome is Outcome.UNPARSABLE
 

@@ -123,10 +123,11 @@ class _Comparison:
             a_base = _BASE.fullmatch(a)
             same = (a_base[1], a_base[2] or a_base[3]) == (r_base[1], r_base[2] or r_base[3]) if a_base else a == r_base[1]
             return _said(same, a, r)
-        (a_value, a_unit), (r_value, r_unit) = split_unit(a), split_unit(r)
+        words = frozenset(re.findall(r"[^\W\d_]{3,}", self.question.lower()))
+        (a_value, a_unit), (r_value, r_unit) = split_unit(a, words), split_unit(r, words)
         if a_unit and r_unit and a_unit != r_unit:
             return Judged(Outcome.WRONG, f"{a} is in {a_unit}, the reference in {r_unit}", "exact")
-        if a_unit and not r_unit and not may_be_left_out(a_unit, frozenset(self.question.lower().split())):
+        if a_unit and not r_unit and not may_be_left_out(a_unit, words):
             return Judged(Outcome.UNPARSABLE, f"{a_unit!r} is no unit of this question", "exact")
         a_value, r_value = _inside(a_value), _inside(r_value)
         a_number, r_number = read_number(a_value), read_number(r_value)

@@ -8,7 +8,7 @@ _CHARACTERS = str.maketrans(
     dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-")
     | dict.fromkeys("\u00a0\u202f\u2009\u3000~\t\n\r", " ")
     | {"\u00d7": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "*": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty "}
-    | {"≤": r"\le ", "≥": r"\ge ", "\u222a": r"\cup ", "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ", "…": r"\ldots "}
+    | {"≤": r"\le ", "≥": r"\ge ", "\u222a": r"\cup ", "∈": r"\in ", "±": r"\pm ", "≈": "=", "∅": r"\emptyset ", "…": r"\ldots "}
     | {"¹": "^1", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "√": r"\sqrt "}
     | dict.fromkeys("\u200b\u2060\ufeff", "")
     | {"°": r"^\circ ", "\uff05": "%", "\uff0c": ","}
@@ -21,6 +21,7 @@ _COMMANDS = (
     | dict.fromkeys(("quad", "qquad"), " ")
     | dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac")
     | dict.fromkeys(("leq", "leqslant"), r"\le ")
+    | dict.fromkeys(("approx", "thickapprox", "simeq"), "=")
     | dict.fromkeys(("geq", "geqslant"), r"\ge ")
     | dict.fromkeys(("dots", "cdots", "dotsc"), r"\ldots ")
     | dict.fromkeys(("mbox", "textbf", "textit", "textrm", "textnormal", "mathrm", "mathbf", "mathit", "operatorname"), r"\text")
@@ -55,7 +56,9 @@ month months | year years | degree degrees | rad radian radians | dollar dollars
 mph | km/h kmh | unit units | way ways | people | student students
 """
 _CANON = {alias: row.split()[0] for row in re.split(r"[|\n]", _UNITS.strip()) for alias in row.split()}
-_SCALES = frozenset(["hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "double", "percent"])
+_SCALES = frozenset(
+    ["hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "double", "squared", "cubed", "percent"]
+)
 _HEDGES = frozenset(["or", "and", "not", "no", "of", "than", "about", "more", "less", "any", "all"])
 
 
@@ -89,15 +92,18 @@ def word(text: str) -> str | None:
     return bare.casefold() if re.fullmatch(r"[A-H]|[Nn]o|[A-Za-z]{3,}(?: [A-Za-z]+)*", bare) else None
 
 
-def split_unit(text: str) -> tuple[str, str]:
+def split_unit(text: str, question: frozenset[str] = frozenset()) -> tuple[str, str]:
     r"""(value, unit in its one spelling) of `5\text{cm}^2`: ("5", "cm^2"); unit empty where there is none.
 
+    Without `\text`, a unit is one we know or, after a space, a word of the question (`18 eggs`).
     `90^\circ` is 90 with the unit "degree", unless a function takes it (`\tan 45^\circ`)."""
     if (match := _DEGREES.fullmatch(text)) and not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
         return match[1], "degree"
     match = _UNIT.fullmatch(text)
-    if match is None and (match := _BARE_UNIT.fullmatch(text)) and match[2].split()[-1].lower() not in _CANON:
-        match = None
+    if match is None and (match := _BARE_UNIT.fullmatch(text)):
+        last = match[2].split()[-1].lower()
+        if last not in _CANON and not (last in question and f" {match[2]}" in text):
+            match = None
     if match is None:
         return text, ""
     name, power = re.sub(r"\s+", " ", match[2].lower().strip(" .")), (match[3] or "").replace("1", "")

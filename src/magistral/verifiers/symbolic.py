@@ -91,6 +91,8 @@ def _same(a: Any, r: Any, tolerance: str = "0") -> bool:
     points = POINTS if a.free_symbols | r.free_symbols else POINTS[:1]
     if any(_near(a, r, point, DIGITS) is False for point in points):
         return False
+    if a.free_symbols | r.free_symbols and _near(a, r, POINTS[0], DIGITS, signed=True) is False:
+        return False  # |x| is not x
     rest = simplify(a - r)
     if rest == 0 or rest.equals(0) is True:
         return True
@@ -99,14 +101,18 @@ def _same(a: Any, r: Any, tolerance: str = "0") -> bool:
     return all(_near(a, r, point, PROOF_DIGITS) for point in points)
 
 
-def _near(a: Any, r: Any, point: str, digits: int) -> bool | None:
-    """Whether both have one value, to two thirds of the digits, where the variables are at `point`; None: no telling."""
+def _near(a: Any, r: Any, point: str, digits: int, *, signed: bool = False) -> bool | None:
+    """Whether both have one value, to two thirds of the digits, where the variables are at `point`; None: no telling.
+
+    If `signed`, every other variable is negative, and values that are not real say nothing: a formula in roots or logarithms is
+    meant where it is real."""
     from sympy import Rational
 
     symbols = sorted(a.free_symbols | r.free_symbols, key=str)
     values = {s: Rational(point) + Rational(k * k + k, 7) for k, s in enumerate(symbols)}
+    values = {s: -v if signed and k % 2 == 0 else v for k, (s, v) in enumerate(values.items())}
     a, r = (side.subs(values).evalf(digits) for side in (a, r))
-    if not (a.is_number and r.is_number and a.is_finite and r.is_finite):
+    if not (a.is_number and r.is_number and a.is_finite and r.is_finite) or (signed and not (a.is_real and r.is_real)):
         return None
     size = abs(a) + abs(r)
     return bool(size == 0 or abs(a - r) / size < Rational(1, 10 ** (2 * digits // 3)))
