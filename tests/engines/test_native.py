@@ -230,9 +230,11 @@ def test_cancel_forgets_what_waits_and_what_is_half_written_and_the_rest_is_as_i
     ("request_", "message"),
     [
         (ask(*range(60), *range(60), n=9), "prompt of 120 tokens and max_tokens=9 are over the window of 128"),
+        (ask(n=4), "prompt of 0 tokens"),
+        (ask(1, n=0), "max_tokens=0"),
         (ask(1, seeds=(0, 1, 2, 3, 4)), "group of 5 does not fit in engine.n_slots=4"),
     ],
-    ids=["too long", "too large a group"],
+    ids=["too long", "no prompt", "nothing to write", "too large a group"],
 )
 def test_a_request_that_can_never_fit_is_refused_with_the_remedy(request_: Request, message: str, tiny: Tiny) -> None:
     engine = new_engine(tiny())

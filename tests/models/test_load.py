@@ -89,6 +89,13 @@ def test_shards_are_read_together_and_a_missing_one_is_named(folder: Path) -> No
         load_model(str(folder))
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"weight_map": 3}'])
+def test_an_index_that_cannot_be_read_is_named(folder: Path, text: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json is no index"):
+        load_model(str(folder))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from magistral.errors import ModelError
 from magistral.models.load import load_model
+from magistral.models.sizes import sizes_from_gguf
 from magistral.models.transformer import Transformer
 from magistral.weights.gguf import GgufFile
 
@@ -131,6 +132,16 @@ def test_a_tensor_that_the_dense_family_has_not_is_an_error(
     write(tmp_path / "m.gguf", model, iter([*gguf_tensors(model), (tensor, np.ones(8, dtype=np.float32))]))
     with pytest.raises(ModelError, match=message):
         load_model(str(tmp_path / "m.gguf"))
+
+
+@pytest.mark.parametrize("key", ["llama.block_count", "llama.feed_forward_length"])
+def test_a_missing_field_is_named(key: str, tiny: Callable[..., Transformer], tmp_path: Path) -> None:
+    model = tiny(n_words=258)
+    write(tmp_path / "m.gguf", model, gguf_tensors(model))
+    fields = GgufFile(tmp_path / "m.gguf").fields
+    del fields[key]
+    with pytest.raises(ModelError, match=f"no field '{key}'"):
+        sizes_from_gguf(fields, tied=True)
 
 
 def test_a_missing_tensor_is_named(tiny: Callable[..., Transformer], tmp_path: Path) -> None:

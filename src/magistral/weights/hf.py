@@ -28,7 +28,10 @@ def weight_files(folder: Path) -> list[Path]:
     """Raises ModelError naming the missing ones."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise ModelError(f"{index} is no index of tensors: {e}") from None
         files = [folder / name for name in names]
     else:
         files = [folder / "model.safetensors"]

@@ -46,6 +46,8 @@ class NativeEngine:
         return not self._waiting and not self._rows
 
     def submit(self, request: Request) -> None:
+        if not request.prompt or request.max_tokens < 1:
+            raise UserError(f"prompt of {len(request.prompt)} tokens, max_tokens={request.max_tokens}: both must be at least 1")
         if len(request.seeds) > self.n_slots:
             raise UserError(f"a group of {len(request.seeds)} does not fit in engine.n_slots={self.n_slots}: raise n_slots")
         if len(request.prompt) + request.max_tokens > self.window:
