@@ -32,7 +32,7 @@ def leave_after(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int | 
         (MagistralError(), 1, "magistral: error: MagistralError\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/a/x.safetensors"),
-            1,
+            2,
             "magistral: error: no space left on the disc at runs/a/x.safetensors: free some, "
             "then run the same command with --resume\n",
         ),

@@ -15,13 +15,22 @@ def answered(answers: list[str], right: str = "2", *, problem: str = "p") -> lis
         s = scored(completion(0, i), float(answer == right))
         c = dataclasses.replace(s.completion, problem=dataclasses.replace(PROBLEM, id=problem))
         outcome = Outcome.RIGHT if answer == right else Outcome.WRONG
-        out.append(dataclasses.replace(s, completion=c, verdict=Verdict(outcome=outcome, reason="", answer=answer, stage="exact")))
+        out.append(
+            dataclasses.replace(s, completion=c, verdict=Verdict(outcome=outcome, reason="", answer=answer, stage="exact"))
+        )
     return out
 
 
 @pytest.mark.parametrize(
     ("answers", "expected"),
-    [(["2", "2", "3"], 1.0), (["3", "3", "2"], 0.0), (["2", "3"], 0.5), (["2", "3", "4"], 1 / 3), (["", "", "2"], 1.0), (["", ""], 0.0)],
+    [
+        (["2", "2", "3"], 1.0),
+        (["3", "3", "2"], 0.0),
+        (["2", "3"], 0.5),
+        (["2", "3", "4"], 1 / 3),
+        (["", "", "2"], 1.0),
+        (["", ""], 0.0),
+    ],
     ids=["right wins", "wrong wins", "tie of two", "tie of three", "no answer is no vote", "nobody answered"],
 )
 def test_majority(answers: list[str], expected: float) -> None:
@@ -38,7 +47,8 @@ def test_interval_is_clustered_by_problem() -> None:
     # means 0, 1: standard deviation 0.7071, standard error 0.5
     assert interval([0.0, 1.0]) == {"value": 0.5, "low": 0.0, "high": 1.0}
     s = interval([0.4, 0.5, 0.6])
-    assert (s["low"], s["high"]) == (pytest.approx(0.5 - 1.96 * 0.1 / 3**0.5), pytest.approx(0.5 + 1.96 * 0.1 / 3**0.5))
+    half = 1.96 * 0.1 / 3**0.5
+    assert s == {"value": pytest.approx(0.5), "low": pytest.approx(0.5 - half), "high": pytest.approx(0.5 + half)}
 
 
 def test_scores_of_two_problems() -> None:

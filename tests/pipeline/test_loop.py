@@ -13,7 +13,9 @@ from tests.pipeline.fakes import FakeGenerator, FakeRecord, FakeTrainer, FakeVer
 
 
 def pace(*, per_batch: int = 2, in_flight: int = 4, steps: int = 5, max_skipped: int = 8) -> Pace:
-    return Pace(groups_per_batch=per_batch, groups_in_flight=in_flight, first_version=1, last_version=steps, max_skipped=max_skipped)
+    return Pace(
+        groups_per_batch=per_batch, groups_in_flight=in_flight, first_version=1, last_version=steps, max_skipped=max_skipped
+    )
 
 
 def test_every_step_trains_on_whole_batches_in_the_order_of_asking() -> None:
@@ -48,10 +50,21 @@ def test_a_failure_in_one_loop_is_the_failure_of_the_run() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), per_batch=st.integers(1, 4), factor=st.sampled_from([1, 2]), longest=st.integers(1, 30))
-def test_any_schedule_keeps_the_pace_and_leaves_no_long_group_behind(seed: int, per_batch: int, factor: int, longest: int) -> None:
+def test_any_schedule_keeps_the_pace_and_leaves_no_long_group_behind(
+    seed: int, per_batch: int, factor: int, longest: int
+) -> None:
     generator, trainer, record = FakeGenerator(Random(seed), longest), FakeTrainer(), FakeRecord()
     in_flight, steps = per_batch * factor, 30
-    asyncio.run(run(ask_forever(), generator, FakeVerifier(), trainer, record, pace=pace(per_batch=per_batch, in_flight=in_flight, steps=steps)))
+    asyncio.run(
+        run(
+            ask_forever(),
+            generator,
+            FakeVerifier(),
+            trainer,
+            record,
+            pace=pace(per_batch=per_batch, in_flight=in_flight, steps=steps),
+        )
+    )
     trained = [ordinal for step in trainer.steps for ordinal in step]
     assert len(trained) == len(set(trained)) == per_batch * steps  # nothing twice
     # what was asked and not trained is what may be in flight: so what was trained has the lengths of what was asked

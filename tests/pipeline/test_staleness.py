@@ -27,7 +27,8 @@ SIZES = Sizes(
     rope_theta=10000.0, window=64, tied=True,
 )  # fmt: skip
 RL = Rl(
-    steps=3, group_size=2, n_batch=4, n_minibatch=4, n_async=4, eps_low=0.2, eps_high=0.28, temperature=1.0, max_tokens=12, lr=1e-2
+    steps=3, group_size=2, n_batch=4, n_minibatch=4, n_async=4, eps_low=0.2, eps_high=0.28,
+    temperature=1.0, max_tokens=12, lr=1e-2,
 )  # fmt: skip
 
 
