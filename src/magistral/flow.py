@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +145,4 @@ class StepReport:
     step: int
     """1-based; also the version of the weights that came out of it."""
     values: dict[str, float] = field(default_factory=dict)
-    """Name to number, as {"loss": -0.01, "reward/mean": 0.42}; each name is explained in docs/metrics.md."""
-
-
-Stage = Literal["sft", "rl", "eval"]
+    """Name to number, as {"loss": -0.01, "reward/mean": 0.42}; docs/metrics.md explains each."""

@@ -37,7 +37,9 @@ def command(
             Scorer(checked.reward) as scorer,
             progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance,
         ):
-            run_rl(checked, loaded, tokenizer, train, scorer.score, folder, on_step=lambda _, v: advance(1, _note(v)))
+            run_rl(
+                checked, loaded, tokenizer, train, scorer.score, folder, on_step=lambda report: advance(1, _note(report.values))
+            )
         folder.set_info(state="done", seconds=time.time() - start)
 
 

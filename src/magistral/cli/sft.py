@@ -47,5 +47,7 @@ def command(
         with Scorer(checked.reward) as scorer:
             traces = checked_traces(train, worked, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
         with progress("SFT: supervised steps", n_steps(checked)) as advance:
-            run_sft(checked, loaded, tokenizer, traces, folder, on_step=lambda _, v: advance(1, f"loss {v['loss']:.3f}"))
+            run_sft(
+                checked, loaded, tokenizer, traces, folder, on_step=lambda report: advance(1, f"loss {report.values['loss']:.3f}")
+            )
         folder.set_info(state="done", seconds=time.time() - start)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from magistral.flow import Outcome, Scored
+from magistral.flow import Outcome, Scored, StepReport
 from magistral.log import RunFolder, require_space, write_atomically
 from magistral.models.load import save_model
 from magistral.pipeline.learner import Learner
@@ -50,7 +50,7 @@ class Checkpoints:
 
 
 class Record:
-    """The loop's record. `on_step` is told the values of each step (progress)."""
+    """The loop's record. `on_step` is told of each step (progress)."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Record:
         verifier: InlineVerifier,
         checkpoints: Checkpoints,
         *,
-        on_step: Callable[[int, dict[str, float]], None],
+        on_step: Callable[[StepReport], None],
     ) -> None:
         self.run, self.ledger, self.learner, self.verifier, self.checkpoints = run, ledger, learner, verifier, checkpoints
         self.on_step = on_step
@@ -78,16 +78,16 @@ class Record:
         for group in groups:
             self.ledger.close(group[0].completion.group)
         batch = [s for group in groups for s in group]
-        values = self._values(version, batch)
+        report = StepReport(step=version, values=self._values(version, batch))
         advantages = [self.learner.advantages[s.completion.group, s.completion.index] for s in batch]
         self.run.write_traces(
             f"step-{version:06d}", batch + self._dropped, step=version, advantages=[*advantages, *[None] * len(self._dropped)]
         )
-        self.run.add_metrics(version, values)
+        self.run.add_metrics(report.step, report.values)
         self.step, self._dropped, self._n_dropped = version, [], 0
         if version % self.checkpoints.every == 0:
             self.save_checkpoint()
-        self.on_step(version, values)
+        self.on_step(report)
 
     def save_checkpoint(self) -> None:
         self.checkpoints.save(self.step, {"ledger": self.ledger.state()})

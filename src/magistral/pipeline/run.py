@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from magistral.engines.native.engine import NativeEngine
 from magistral.errors import RecipeError, RunFolderError
-from magistral.flow import Completion, Problem, Scored
+from magistral.flow import Completion, Problem, Scored, StepReport
 from magistral.log import RunFolder
 from magistral.models.transformer import Transformer
 from magistral.pipeline.learner import Learner
@@ -22,7 +22,7 @@ from magistral.text.template import prompt_tokens
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.trainer import Trainer
 
-OnStep = Callable[[int, dict[str, float]], None]
+OnStep = Callable[[StepReport], None]
 
 
 def run_rl(  # noqa: PLR0913 - each is one thing that the verb wires in

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from magistral.errors import RecipeError, TrainingFailed
+from magistral.flow import StepReport
 from magistral.log import RunFolder, require_space
 from magistral.models.load import save_model
 from magistral.models.transformer import Transformer
@@ -17,7 +18,7 @@ from magistral.text.tokens import Tokenizer
 from magistral.trainer.collate import Item
 from magistral.trainer.trainer import Trainer
 
-OnStep = Callable[[int, dict[str, float]], None]
+OnStep = Callable[[StepReport], None]
 ASIDE = 0.1
 """Share of the traces that is not learned from but chooses the checkpoint."""
 
@@ -59,7 +60,7 @@ def run_sft(
                 _save_best(folder, trainer, tokenizer, step)
         values["seconds"] = time.perf_counter() - start
         folder.add_metrics(step, values)
-        on_step(step, values)
+        on_step(StepReport(step=step, values=values))
     if best == float("inf"):
         raise TrainingFailed("the loss on the traces kept aside was never a number")
 
