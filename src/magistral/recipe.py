@@ -194,6 +194,18 @@ class Recipe(Section):
     eval: Eval
 
     @model_validator(mode="after")
+    def _groups_fit_the_engine(self) -> Self:
+        wanted = {"eval.n_runs": self.eval.n_runs}
+        if self.rl is not None:
+            wanted["rl.group_size"] = self.rl.group_size
+        for name, value in wanted.items():
+            if value > self.engine.n_slots:
+                raise ValueError(
+                    f"{name}={value} is over engine.n_slots={self.engine.n_slots}: a group is written at once; raise it"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _lengths_fit_the_window(self) -> Self:
         wanted = {"eval.max_tokens": self.eval.max_tokens}
         if self.rl is not None:

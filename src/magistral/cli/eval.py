@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import typer
 
 from magistral.cli.wiring import (
@@ -18,6 +16,7 @@ from magistral.cli.wiring import (
     progress,
     prompter,
     read_recipe,
+    unfinished,
 )
 
 
@@ -26,14 +25,11 @@ def command(
 ) -> None:
     """Measure a model on the recipe's held-out problems: pass@1, maj@k, reward, form, length, with 95 % intervals."""
     checked = read_recipe(recipe, set_)
-    from magistral.log import open_run
 
     name = model or checked.model.base
-    with open_run(out, checked, stage="eval", model=name, resume=resume) as folder:
-        if folder.info()["state"] == "done":
-            typer.echo(f"{out}: finished before; left as it is")
+    with unfinished(out, checked, "eval", name, resume=resume) as folder:
+        if folder is None:
             return
-        start = time.time()
         with progress("eval: reading model and problems", 1) as advance:
             loaded, tokenizer, _, held_out = load(checked, model, threads)
             advance(1)
@@ -64,6 +60,5 @@ def command(
                 folder,
                 on_written=advance,
             )
-        folder.set_info(state="done", seconds=time.time() - start)
     for score, s in result["scores"].items():
         typer.echo(f"{score:12} {s['value']:8.3f}  [{s['low']:.3f}, {s['high']:.3f}]")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import time
-
-import typer
-
-from magistral.cli.wiring import N_THREADS, ModelName, Out, RecipePath, Resume, Set, Threads, load, progress, read_recipe
+from magistral.cli.wiring import (
+    N_THREADS,
+    ModelName,
+    Out,
+    RecipePath,
+    Resume,
+    Set,
+    Threads,
+    load,
+    progress,
+    read_recipe,
+    unfinished,
+)
 
 
 def command(
@@ -17,15 +25,12 @@ def command(
     Ctrl-C ends it after the current step with a checkpoint; --resume goes on, after any crash too."""
     checked = read_recipe(recipe, set_)
     from magistral.errors import RecipeError
-    from magistral.log import open_run
 
     if checked.rl is None:
         raise RecipeError(f"{recipe} has no section [rl]: nothing to do")
-    with open_run(out, checked, stage="rl", model=model or checked.model.base, resume=resume) as folder:
-        if folder.info()["state"] == "done":
-            typer.echo(f"{out}: finished before; left as it is")
+    with unfinished(out, checked, "rl", model or checked.model.base, resume=resume) as folder:
+        if folder is None:
             return
-        start = time.time()
         with progress("RL: reading model and problems", 1) as advance:
             loaded, tokenizer, train, _ = load(checked, model, threads)
             advance(1)
@@ -40,7 +45,6 @@ def command(
             run_rl(
                 checked, loaded, tokenizer, train, scorer.score, folder, on_step=lambda report: advance(1, _note(report.values))
             )
-        folder.set_info(state="done", seconds=time.time() - start)
 
 
 def _note(values: dict[str, float]) -> str:

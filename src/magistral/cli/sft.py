@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
-import typer
-
 from magistral.cli.wiring import (
     N_THREADS,
     ModelName,
@@ -18,6 +14,7 @@ from magistral.cli.wiring import (
     progress,
     prompter,
     read_recipe,
+    unfinished,
 )
 
 
@@ -27,15 +24,12 @@ def command(
     """Teach a model the form of thinking from checked traces (Small's first stage). The best checkpoint is kept in --out."""
     checked = read_recipe(recipe, set_)
     from magistral.errors import RecipeError
-    from magistral.log import open_run
 
     if checked.sft is None:
         raise RecipeError(f"{recipe} has no section [sft]: nothing to do")
-    with open_run(out, checked, stage="sft", model=model or checked.model.base, resume=resume) as folder:
-        if folder.info()["state"] == "done":
-            typer.echo(f"{out}: finished before; left as it is")
+    with unfinished(out, checked, "sft", model or checked.model.base, resume=resume) as folder:
+        if folder is None:
             return
-        start = time.time()
         with progress("SFT: reading model and problems", 1) as advance:
             loaded, tokenizer, train, _ = load(checked, model, threads)
             advance(1)
@@ -50,4 +44,3 @@ def command(
             run_sft(
                 checked, loaded, tokenizer, traces, folder, on_step=lambda report: advance(1, f"loss {report.values['loss']:.3f}")
             )
-        folder.set_info(state="done", seconds=time.time() - start)

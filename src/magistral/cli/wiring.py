@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from magistral.flow import Problem
 from magistral.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
+    from magistral.log import RunFolder
     from magistral.models.transformer import Transformer
     from magistral.text.tokens import Tokenizer
 
@@ -51,6 +53,21 @@ def load(recipe: Recipe, model: str | None, n_threads: int) -> tuple[Transformer
     if recipe.model.window > loaded.sizes.window:
         raise RecipeError(f"model.window={recipe.model.window} is over the model's own {loaded.sizes.window}: lower it")
     return loaded, tokenizer, train, held_out
+
+
+@contextmanager
+def unfinished(out: Path, recipe: Recipe, stage: str, model: str, *, resume: bool) -> Iterator[RunFolder | None]:
+    """The run's folder, marked done when the work inside ends well; None, said to the person, where it was done before."""
+    from magistral.log import open_run
+
+    with open_run(out, recipe, stage=stage, model=model, resume=resume) as folder:
+        if folder.info()["state"] == "done":
+            typer.echo(f"{out}: finished before; left as it is")
+            yield None
+            return
+        start = time.time()
+        yield folder
+        folder.set_info(state="done", seconds=time.time() - start)
 
 
 def prompter(recipe: Recipe, tokenizer: Tokenizer) -> Callable[[Problem], tuple[int, ...]]:
