@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from magistral.eval.scores import interval, majority, scores
+from magistral.eval.scores import amount, majority, scores, share
 from magistral.flow import Outcome, Scored, Verdict
 from tests.pipeline.fakes import PROBLEM, completion, scored
 
@@ -43,12 +43,25 @@ def test_right_answers_are_one_class_however_written() -> None:
     assert majority(group) == 0.5  # a tie with the two 3s
 
 
-def test_interval_is_clustered_by_problem() -> None:
-    # means 0, 1: standard deviation 0.7071, standard error 0.5
-    assert interval([0.0, 1.0]) == {"value": 0.5, "low": 0.0, "high": 1.0}
-    s = interval([0.4, 0.5, 0.6])
-    half = 1.96 * 0.1 / 3**0.5
-    assert s == {"value": pytest.approx(0.5), "low": pytest.approx(0.5 - half), "high": pytest.approx(0.5 + half)}
+@pytest.mark.parametrize(
+    ("per_problem", "value", "low", "high"),
+    [
+        # p = 0.5, squared error 0.5 / 2 = 0.25, n_eff = 1: 0.5 -+ 1.96 / 4.8416 * sqrt(0.25 + 0.9604)
+        ([0.0, 1.0], 0.5, 0.0546, 0.9454),
+        # nothing varies: n = 4; centre (3.8416 / 8) / 1.9604 = 0.24495, half the same
+        ([0.0] * 4, 0.0, 0.0, 0.4899),
+        ([1.0] * 4, 1.0, 0.5101, 1.0),
+    ],
+    ids=["one of two", "none of four", "four of four"],
+)
+def test_share_is_wilson_clustered_by_problem(per_problem: list[float], value: float, low: float, high: float) -> None:
+    assert share(per_problem) == {"value": value, "low": pytest.approx(low, abs=1e-4), "high": pytest.approx(high, abs=1e-4)}
+
+
+def test_amount_is_normal_and_never_negative() -> None:
+    half = 1.96 * 10 / 3**0.5  # standard deviation 10 over 3 problems
+    assert amount([40.0, 50.0, 60.0]) == {"value": 50.0, "low": pytest.approx(50 - half), "high": pytest.approx(50 + half)}
+    assert amount([0.0, 1.0])["low"] == 0.0
 
 
 def test_scores_of_two_problems() -> None:
