@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from magistral.errors import RunFailed
 from magistral.flow import Completion, Problem, Scored
+from magistral.trainer.advantage import is_diverse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def why_useless(scored: Sequence[Scored]) -> str:
     rewards = [s.reward.total for s in scored]
     if len(rewards) < 2:
         return "fewer than two completions could be judged"
-    return "" if max(rewards) - min(rewards) > 1e-9 else "all rewards are equal"
+    return "" if is_diverse(rewards) else "all rewards are equal"
 
 
 async def run(  # noqa: C901 - three loops, on one page on purpose
