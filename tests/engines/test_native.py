@@ -12,6 +12,7 @@ from torch import Tensor
 
 from magistral.engines.base import Request, Written
 from magistral.engines.native.engine import NativeEngine
+from magistral.engines.native.int8 import Int8Linear
 from magistral.errors import UserError
 from magistral.flow import Finish
 from magistral.models.transformer import Masked, Transformer
@@ -268,3 +269,24 @@ def test_8_bit_weights_are_near_float_and_new_ones_are_packed_again(changes: dic
         kl = (exact.exp() * (exact - rounded)).sum(-1).mean()
         assert 0 < kl < 0.01
     assert torch.equal(engine_logprobs(engine, tokens), engine_logprobs(new_engine(new, weights="int8"), tokens))
+
+
+def test_what_8_bit_weights_record_is_near_what_float_would(tiny: Tiny) -> None:
+    model = tiny(seed=3)
+    engine = new_engine(model, weights="int8")
+    engine.submit(ask(5, 9, 2, seeds=(1, 2, 3, 4), n=40))
+    gaps = []
+    for written in finish(engine):
+        exact = full_logprobs(model, written)[torch.arange(len(written.tokens)), torch.tensor(written.tokens)]
+        gaps += (exact - torch.tensor(written.logprobs)).abs().tolist()
+    assert 0 < max(gaps) < 0.2
+
+
+def test_8_bit_weights_stand_a_prompt_whose_first_token_has_huge_activations() -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(64, 8)
+    x = torch.randn(1, 5, 64)
+    x[:, 0] *= 1000
+    with torch.no_grad():
+        exact, rounded = linear(x), Int8Linear(linear.weight, linear.bias)(x)
+    assert float((exact - rounded)[:, 1:].abs().max()) < 0.05

@@ -106,7 +106,7 @@ def test_the_size_of_micro_batches_changes_nothing(limit: int, tiny: Tiny) -> No
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         results.append((values, gradients, state(model)))
     (values, gradients, weights), (values_2, gradients_2, weights_2) = results
-    names = values.keys() - {"n_inputs"}  # a prompt shared across micro-batches is computed in each
+    names = values.keys() - {"n_inputs"}  # a beginning shared across micro-batches is computed in each
     assert {n: values[n] for n in names} == pytest.approx({n: values_2[n] for n in names}, abs=1e-5)
     assert max(float((gradients[n] - gradients_2[n]).abs().max()) for n in gradients) < 1e-6
     assert max(float((weights[n] - weights_2[n]).abs().max()) for n in weights) < 1e-6
@@ -199,5 +199,5 @@ def test_supervised_steps_lower_the_held_out_loss_of_what_they_learn(tiny: Tiny)
     assert trainer.held_out_loss(items) == pytest.approx(by_hand, abs=1e-5)
     values = trainer.step(items)
     assert values["loss"] == pytest.approx(by_hand, abs=1e-5)
-    assert (values["n_tokens"], values["n_inputs"]) == (5, 8)
+    assert (values["n_tokens"], values["n_inputs"]) == (5, 6)  # of each, the last token is only predicted
     assert trainer.held_out_loss(items) < by_hand

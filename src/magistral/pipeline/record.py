@@ -121,7 +121,7 @@ class Record:
             "verifier_failed": float(self.verifier.n_failed),
             "staleness": fmean(version - 1 - v for s in batch for v in s.completion.versions),
             "staleness_max": float(max(version - 1 - min(s.completion.versions) for s in batch)),
-            "prompt_share": 1 - trained["n_tokens"] / n_inputs,
+            "tokens_per_input": trained["n_tokens"] / n_inputs,
             "seconds": seconds,
             "tokens_per_s": n_written / seconds,
             **trained,

@@ -1,15 +1,17 @@
 """Sequences into micro-batches of at most so many tokens, without padding.
 
-Greedy, as Magistral has it (arXiv 2506.10910, section 3): longest first, each into the first micro-batch with room, else
-into a new one. Departure: sequences of one micro-batch lie side by side in a single row, kept apart by the mask, and a
-prompt that several of them share is computed once there.
+Greedy, as Magistral has it (arXiv 2506.10910, section 3): longest first, each into a micro-batch with room, else into a new
+one. Departure: a micro-batch is a prefix tree, laid out in a single row. What several of its sequences begin with (the system
+prompt, a group's prompt, the first lines of thinking that are alike) is computed once, and the mask shows each token its own
+ancestors. So a sequence goes where it adds the fewest tokens, and the loss is what it would be without sharing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -28,29 +30,18 @@ class Item:
     """[T] what the generator recorded; None in supervised steps."""
 
 
-@dataclass(slots=True)
-class _Bin:
-    n_tokens: int = 0
-    by_prompt: dict[tuple[int, ...], list[Item]] = field(default_factory=dict)
-
-    def cost(self, item: Item) -> int:
-        return len(item.tokens) + (0 if item.prompt in self.by_prompt else len(item.prompt))
-
-    def add(self, item: Item) -> None:
-        self.n_tokens += self.cost(item)
-        self.by_prompt.setdefault(item.prompt, []).append(item)
-
-
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """T tokens in one row, of which N are to be predicted."""
+    """T tokens in one row; S of them have a next one; N are to be predicted, a shared one as often as it is shared."""
 
     tokens_T: Int[Tensor, " T"]
     positions_T: Int[Tensor, " T"]
     mask_TT: Bool[Tensor, "T T"]
     """True: row may look at column."""
-    source_N: Int[Tensor, " N"]
-    """Place in T whose hidden state predicts the target."""
+    source_S: Int[Tensor, " S"]
+    """Places in T whose hidden states predict."""
+    row_N: Int[Tensor, " N"]
+    """Place in S that predicts the target."""
     target_N: Int[Tensor, " N"]
     sampled_logp_N: Float[Tensor, " N"]
     advantage_N: Float[Tensor, " N"]
@@ -59,54 +50,83 @@ class MicroBatch:
 
 def collate(items: Sequence[Item], limit: int) -> list[MicroBatch]:
     """A single sequence over `limit` gets a micro-batch of its own."""
-    bins: list[_Bin] = []
+    trees: list[_Tree] = []
     for item in sorted(items, key=lambda i: len(i.tokens), reverse=True):  # stable: equal lengths keep their order
-        # a bin that holds the prompt is cheaper, so it comes first
-        ordered = sorted(bins, key=lambda b: item.prompt not in b.by_prompt)
-        target = next((b for b in ordered if b.n_tokens + b.cost(item) <= limit), None)
-        if target is None:
-            target = _Bin()
-            bins.append(target)
-        target.add(item)
-    return [_pack(b) for b in bins]
+        with_room = [(cost, tree) for tree in trees if len(tree.tokens) + (cost := tree.cost(item)) <= limit]
+        if with_room:
+            min(with_room, key=lambda c: c[0])[1].add(item)  # of equal ones the first
+        else:
+            trees.append(_Tree())
+            trees[-1].add(item)
+    return [tree.micro_batch() for tree in trees]
 
 
-def _pack(contents: _Bin) -> MicroBatch:
-    tokens: list[int] = []
-    positions: list[int] = []
-    prompt_of: list[int] = []
-    """Which prompt a token belongs to."""
-    branch: list[int] = []
-    """0 in a prompt, else the number of its completion."""
-    source: list[int] = []
-    items: list[Item] = []
-    for p, (prompt, group) in enumerate(contents.by_prompt.items()):
-        last_of_prompt = len(tokens) + len(prompt) - 1
-        _extend((tokens, positions, prompt_of, branch), prompt, 0, p, 0)
-        for item in group:
-            items.append(item)
-            start = len(tokens)
-            source += [last_of_prompt, *range(start, start + len(item.tokens) - 1)]
-            _extend((tokens, positions, prompt_of, branch), item.tokens, len(prompt), p, len(items))
-    p_T, b_T = torch.tensor(prompt_of), torch.tensor(branch)
-    same = (p_T[:, None] == p_T) & ((b_T == 0) | (b_T[:, None] == b_T))
+class _Tree:
+    """Places are numbered as they come, so a parent lies before its children. A sequence's last token predicts nothing and
+    is not laid down."""
 
-    def per_token(value: Callable[[Item], Sequence[float]]) -> Tensor:
-        return torch.tensor([v for i in items for v in value(i)], dtype=torch.float32)
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        """Place of the token before; -1 at a beginning."""
+        self.items: list[Item] = []
+        self.paths: list[list[int]] = []
+        """Of each item, its places."""
+        self._children: dict[tuple[int, int], int] = {}
+        """(parent, token) to place."""
 
-    return MicroBatch(
-        tokens_T=torch.tensor(tokens),
-        positions_T=torch.tensor(positions),
-        mask_TT=same.tril(),
-        source_N=torch.tensor(source),
-        target_N=torch.tensor([t for i in items for t in i.tokens]),
-        sampled_logp_N=per_token(lambda i: i.logprobs if i.logprobs is not None else [0.0] * len(i.tokens)),
-        advantage_N=per_token(lambda i: [i.advantage] * len(i.tokens)),
-        weight_N=per_token(lambda i: [i.weight] * len(i.tokens)),
-    )
+    def cost(self, item: Item) -> int:
+        """Tokens that it would add."""
+        inputs = _inputs(item)
+        return len(inputs) - len(self._known(inputs))
+
+    def add(self, item: Item) -> None:
+        inputs = _inputs(item)
+        path = self._known(inputs)
+        for token in inputs[len(path) :]:
+            parent, place = (path[-1] if path else -1), len(self.tokens)
+            self._children[parent, token] = place
+            self.tokens.append(token)
+            self.parents.append(parent)
+            path.append(place)
+        self.items.append(item)
+        self.paths.append(path)
+
+    def _known(self, inputs: Sequence[int]) -> list[int]:
+        """Places of what the tree already holds of it."""
+        path: list[int] = []
+        for token in inputs:
+            place = self._children.get((path[-1] if path else -1, token))
+            if place is None:
+                break
+            path.append(place)
+        return path
+
+    def micro_batch(self) -> MicroBatch:
+        n = len(self.tokens)
+        mask, positions = np.zeros((n, n), dtype=bool), np.zeros(n, dtype=np.int64)
+        for place, parent in enumerate(self.parents):
+            if parent >= 0:
+                mask[place] = mask[parent]
+                positions[place] = positions[parent] + 1
+            mask[place, place] = True
+        sources = [place for item, path in zip(self.items, self.paths, strict=True) for place in path[len(item.prompt) - 1 :]]
+        unique, row = np.unique(np.array(sources, dtype=np.int64), return_inverse=True)
+        return MicroBatch(
+            tokens_T=torch.tensor(self.tokens),
+            positions_T=torch.from_numpy(positions),
+            mask_TT=torch.from_numpy(mask),
+            source_S=torch.from_numpy(unique),
+            row_N=torch.from_numpy(row),
+            target_N=torch.tensor([t for i in self.items for t in i.tokens]),
+            sampled_logp_N=self._per_token(lambda i: i.logprobs if i.logprobs is not None else [0.0] * len(i.tokens)),
+            advantage_N=self._per_token(lambda i: [i.advantage] * len(i.tokens)),
+            weight_N=self._per_token(lambda i: [i.weight] * len(i.tokens)),
+        )
+
+    def _per_token(self, value: Callable[[Item], Sequence[float]]) -> Tensor:
+        return torch.tensor([v for i in self.items for v in value(i)], dtype=torch.float32)
 
 
-def _extend(columns: tuple[list[int], ...], ids: tuple[int, ...], first_position: int, prompt: int, branch: int) -> None:
-    n = len(ids)
-    for column, values in zip(columns, (ids, range(first_position, first_position + n), [prompt] * n, [branch] * n), strict=True):
-        column.extend(values)
+def _inputs(item: Item) -> tuple[int, ...]:
+    return item.prompt + item.tokens[:-1]

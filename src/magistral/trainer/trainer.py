@@ -130,10 +130,10 @@ class Trainer:
     def _logp(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """[N] log-probabilities of the targets at the recipe's temperature, and the sum of the distributions' entropies."""
         hidden = self.model(micro.tokens_T[None], micro.positions_T[None], Masked(micro.mask_TT[None, None]))
-        logits_NV = self.model.lm_head(hidden[0, micro.source_N])
+        logits_SV = self.model.lm_head(hidden[0, micro.source_S])
         if self.temperature != 1.0:
-            logits_NV = logits_NV / self.temperature
-        logp_NV = logits_NV.log_softmax(-1)
+            logits_SV = logits_SV / self.temperature
+        logp_SV = logits_SV.log_softmax(-1)
         with torch.no_grad():
-            entropy = -(logp_NV.exp() * logp_NV).sum()
-        return logp_NV.gather(-1, micro.target_N[:, None])[:, 0], entropy
+            entropy_S = -(logp_SV.exp() * logp_SV).sum(-1)
+        return logp_SV[micro.row_N, micro.target_N], entropy_S[micro.row_N].sum()
