@@ -84,3 +84,15 @@ def test_a_seed_is_one_stream_whatever_its_length() -> None:
     assert uniforms(7, 3) != uniforms(8, 3)
     assert all(0 <= u < 1 for u in uniforms(7, 100))
     assert sum(uniforms(7, 1000)) / 1000 == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("n_words", [3, 256, 257, 1000])
+def test_every_word_is_drawn_as_often_as_it_is_likely(n_words: int) -> None:
+    p = torch.arange(n_words, dtype=torch.float32)  # word 0 is impossible
+    n = 20_000
+    u = (torch.arange(n) + 0.5) / n
+    tokens, logprobs = draw(p.log().expand(n, -1), u, torch.ones(n), torch.ones(n))
+    counts = torch.bincount(tokens, minlength=n_words) / n
+    assert float((counts - p / p.sum()).abs().max()) <= 2 / n
+    assert torch.allclose(logprobs.exp(), (p / p.sum())[tokens], rtol=1e-4)
+    assert tokens.tolist() == sorted(tokens.tolist())

@@ -1,0 +1,5 @@
+"""`python -m magistral` is the command `magistral`."""
+
+from magistral.cli.main import main
+
+main()
