@@ -44,7 +44,7 @@ def write_real(folder: Path, version: str) -> Path:
     """The vocabulary of 131,072 words, with the control tokens of that version. Skips where mistral-common is absent."""
     spec = importlib.util.find_spec("mistral_common")
     if spec is None or spec.origin is None:
-        pytest.skip("needs mistral-common, whose wheel has the vocabulary: scripts/install dev mistral-common")
+        pytest.skip("needs mistral-common, whose wheel has the vocabulary: scripts/install mistral-common")
     data = json.loads((Path(spec.origin).parent / "data" / "tekken_240911.json").read_text(encoding="utf-8"))
     data.pop("image", None)
     data["config"]["version"] = version

@@ -54,8 +54,19 @@ class Model(Section):
 
 
 class Prompt(Section):
+    version: str = "text"
+    """How the model marks its thinking and lays out a conversation: `text` (plain `<think>`, the model's own template), or a
+    version of Magistral Small as `magistral-small-2507`."""
     system: str = ""
     """What the model is told before each problem; empty: nothing."""
+    variant: Literal["", "train", "serve"] = ""
+    """Instead of `system`: the version's own system prompt, as in RL or as for people."""
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if self.system and self.variant:
+            raise ValueError(f"system and variant={self.variant!r} both say what the model is told: leave one out")
+        return self
 
 
 class Family(Section):

@@ -51,7 +51,10 @@ def command(
             ))
             for ordinal, p in enumerate(held_out)
         ]  # fmt: skip
-        with Scorer(checked.reward) as scorer, progress(f"eval: {name}", len(requests) * e.n_runs) as advance:
+        with (
+            Scorer(checked.reward, marks=tokenizer.marks) as scorer,
+            progress(f"eval: {name}", len(requests) * e.n_runs) as advance,
+        ):
             result = run_eval(
                 checked,
                 engine,

@@ -39,7 +39,7 @@ def command(
 
         n_before = len(folder.metrics())
         with (
-            Scorer(checked.reward) as scorer,
+            Scorer(checked.reward, marks=tokenizer.marks) as scorer,
             progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance,
         ):
             run_rl(

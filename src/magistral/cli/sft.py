@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from magistral.cli.wiring import (
     N_THREADS,
     ModelName,
@@ -38,8 +40,9 @@ def command(
         from magistral.sft.run import n_steps, run_sft
         from magistral.sft.traces import checked_traces
 
-        with Scorer(checked.reward) as scorer:
-            traces = checked_traces(train, worked, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
+        with Scorer(checked.reward, marks=tokenizer.marks) as scorer:
+            solve = partial(worked, marks=tokenizer.marks)
+            traces = checked_traces(train, solve, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
         with progress("SFT: supervised steps", n_steps(checked)) as advance:
             run_sft(
                 checked, loaded, tokenizer, traces, folder, on_step=lambda report: advance(1, f"loss {report.values['loss']:.3f}")

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer as Backend
 from magistral.errors import ModelError
 from magistral.text.cutting import by_pattern
 from magistral.text.tokens import Tokenizer
+from magistral.text.trace import THINK_TEXT, THINK_TOKENS
 
 LAYOUTS = {"v11": "v11", "v13": "v13"}
 """tekken.json's version: how a conversation is laid out (see mistral.py)."""
@@ -59,9 +60,11 @@ def tokenizer_from_tekken(file: Path) -> Tokenizer:
         raise ModelError(f"{file} is no whole tekken.json: {len(words)} words of {n_words - n_special}, or their ranks have gaps")
     if any(bytes([b]) not in words[:256] for b in range(256)):
         raise ModelError(f"{file}: its first 256 words are not the 256 bytes")
+    marks = THINK_TOKENS if THINK_TOKENS.open in special and THINK_TOKENS.close in special else THINK_TEXT
     return Tokenizer(
-        _backend(words, special, pattern, file), special.index("</s>"), TEKKEN_TEMPLATE, frozenset(special), "<s>", layout
-    )
+        backend=_backend(words, special, pattern, file), eos=special.index("</s>"), chat_template=TEKKEN_TEMPLATE,
+        special=frozenset(special), bos="<s>", layout=layout, marks=marks,
+    )  # fmt: skip
 
 
 def _specials(entries: Any, n_special: int) -> list[str]:

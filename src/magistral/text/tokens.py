@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from magistral.errors import ModelError, UserError
 from magistral.text.cutting import WHOLE_WORDS, cutter
+from magistral.text.trace import THINK_TEXT, THINK_TOKENS, Marks
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 """Kinds of token in a GGUF file, as llama.cpp numbers them."""
@@ -39,6 +40,9 @@ class Tokenizer:
     """Text of the token that a template calls `bos_token`; empty where the model names none."""
     layout: str = "template"
     """How a conversation is laid out: by `chat_template`, or as Mistral's tokenizer version "v11" or "v13" says."""
+
+    marks: Marks = THINK_TEXT
+    """What stands around the model's thinking; which it is the model's version says (see versions.py)."""
 
     def __post_init__(self) -> None:
         self.backend.encode_special_tokens = True  # what reads like a control token is text, unless we say otherwise
@@ -74,6 +78,11 @@ class Tokenizer:
             raise ModelError(f"the model's tokenizer has no control token {text}")
         return int(found)
 
+    @property
+    def marks_are_tokens(self) -> bool:
+        """Each mark is a control token; else both are plain text."""
+        return self.marks.open in self.special and self.marks.close in self.special
+
     @cached_property
     def control(self) -> frozenset[int]:
         """Ids of the control tokens."""
@@ -107,6 +116,7 @@ class Tokenizer:
             "chat_template": self.chat_template,
             "clean_up_tokenization_spaces": False,
             **({"layout": self.layout} if self.layout != "template" else {}),
+            **({"thinking_marks": [self.marks.open, self.marks.close]} if self.marks != THINK_TEXT else {}),
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -129,7 +139,8 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer:
     bos, layout = _text_of(config.get("bos_token")) or "", config.get("layout", "template")
     if layout not in ("template", "v11", "v13"):
         raise ModelError(f"{config_file}: layout {layout!r}; what is covered: template, v11, v13")
-    return Tokenizer(backend, eos, _template_of(config, folder), _specials(backend), bos, layout)
+    marks = THINK_TOKENS if config.get("thinking_marks") == [THINK_TOKENS.open, THINK_TOKENS.close] else THINK_TEXT
+    return Tokenizer(backend, eos, _template_of(config, folder), _specials(backend), bos, layout, marks)
 
 
 def _read_config(file: Path) -> dict[str, Any]:
