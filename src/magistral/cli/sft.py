@@ -16,6 +16,7 @@ from magistral.cli.wiring import (
     progress,
     prompter,
     read_recipe,
+    scorer_of,
     unfinished,
 )
 
@@ -36,11 +37,10 @@ def command(
             loaded, tokenizer, train, _ = load(checked, model, threads)
             advance(1)
         from magistral.curation import worked
-        from magistral.rewards.total import Scorer
         from magistral.sft.run import n_steps, run_sft
         from magistral.sft.traces import checked_traces
 
-        with Scorer(checked.reward, marks=tokenizer.marks) as scorer:
+        with scorer_of(checked, tokenizer) as scorer:
             solve = partial(worked, marks=tokenizer.marks)
             traces = checked_traces(train, solve, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
         with progress("SFT: supervised steps", n_steps(checked)) as advance:

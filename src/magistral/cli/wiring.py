@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from magistral.recipe import Prompt, Recipe, load_recipe
 if TYPE_CHECKING:
     from magistral.log import RunFolder
     from magistral.models.transformer import Transformer
+    from magistral.rewards.total import Scorer
     from magistral.text.tokens import Tokenizer
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (TOML), as recipes/quickstart.toml.")]
@@ -84,6 +86,15 @@ def prompter(recipe: Recipe, tokenizer: Tokenizer) -> Callable[[Problem], tuple[
     from magistral.text.template import prompt_tokens
 
     return lambda problem: tuple(prompt_tokens(tokenizer, recipe.prompt.system, [("user", problem.question)]))
+
+
+def scorer_of(recipe: Recipe, tokenizer: Tokenizer) -> Scorer:
+    """What a completion is paid by; marks that are control tokens are read as tokens, not as text."""
+    from magistral.rewards.total import Scorer
+    from magistral.text.stream import parse_tokens
+
+    by_token = partial(parse_tokens, tokenizer) if tokenizer.marks_are_tokens else None
+    return Scorer(recipe.reward, marks=tokenizer.marks, parse_tokens=by_token)
 
 
 @contextmanager
