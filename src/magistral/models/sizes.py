@@ -142,6 +142,15 @@ class Sizes:
         }
 
 
+MAGISTRAL_SMALL = Sizes(
+    family="mistral", n_words=131_072, dim=5120, n_layers=40, n_heads=32, n_kv_heads=8, head_dim=128, hidden_dim=32_768,
+    norm_eps=1e-5, rope_theta=1e9, window=131_072, tied=False,
+)  # fmt: skip
+"""The text part of all three versions: 23,572,403,200 parameters, as published for 2506 and 2507."""
+SIZES = {f"magistral-small-{version}": MAGISTRAL_SMALL for version in ("2506", "2507", "2509")}
+"""Of models that are known by name, for planning before anything is fetched. A model's own files go before these."""
+
+
 def sizes_from_config(config: dict[str, Any]) -> Sizes:
     """Raises ModelError for a family or a feature that the one model definition does not cover."""
     if config.get("model_type") == "mistral3" and isinstance(config.get("text_config"), dict):  # the text part of one that sees
