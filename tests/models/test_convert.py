@@ -310,16 +310,26 @@ def fake_llama_quantize(folder: Path, monkeypatch: pytest.MonkeyPatch, script: s
 
 def test_k_quants_are_made_by_llama_cpp_s_own_program(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = made(save_hf(tmp_path / "hf", tiny(n_words=257)), tmp_path / "plain.gguf")
-    fake_llama_quantize(tmp_path, monkeypatch, 'test "$3" = Q4_K_M && cp "$1" "$2"')
+    fake_llama_quantize(tmp_path, monkeypatch, 'test "$3" = 15 && cp "$1" "$2"')
     quantise_with_llama_cpp(plain, tmp_path / "m.gguf", "Q4_K_M")
     assert (tmp_path / "m.gguf").read_bytes() == plain.read_bytes()
     fake_llama_quantize(tmp_path, monkeypatch, "echo no such model >&2; exit 3")
-    with pytest.raises(RunFailed, match="llama-quantize left with 3: no such model"):
+    with pytest.raises(RunFailed, match="quantiser left with 3: no such model"):
         quantise_with_llama_cpp(plain, tmp_path / "n.gguf", "Q4_K_M")
     assert not (tmp_path / "n.gguf").exists()
 
 
 def test_without_llama_cpp_k_quants_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="put it on PATH, or choose q8_0 or q4_0"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="put llama-quantize on PATH or install llama-cpp-python, or choose q8_0 or q4_0"):
         quantise_with_llama_cpp(tmp_path / "plain.gguf", tmp_path / "m.gguf", "Q4_K_M")
+
+
+def test_a_tekken_of_another_version_gives_way_to_the_folder_s_tokenizer_json(tiny: Tiny, tmp_path: Path) -> None:
+    hf = save_hf(tmp_path / "hf", tiny(n_words=257))
+    tekken.write_small(hf, "v3")
+    assert load_model(str(hf))[1].n_words == 257
+    (hf / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="version 'v3'; what is covered: v7, v11, v13"):
+        load_model(str(hf))

@@ -110,7 +110,7 @@ def broken(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         (lambda d: d["vocab"][5].update(token_bytes="!!"), "no whole tekken.json"),
         (lambda d: d["vocab"][5].update(token_bytes="dGg="), "no whole tekken.json"),
         (lambda d: d["vocab"][0].update(token_bytes="eHl6"), "first 256 words are not the 256 bytes"),
-        (lambda d: d["config"].update(version="v3"), "version 'v3'; what is covered: v11, v13"),
+        (lambda d: d["config"].update(version="v3"), "version 'v3'; what is covered: v7, v11, v13"),
         (lambda d: d["config"].update(default_vocab_size="many"), "no whole tekken.json"),
         (lambda d: d["config"].update(pattern="("), "tekken.json"),
         (lambda d: d["special_tokens"].append({"rank": 40, "token_str": "x"}), "control tokens are not whole"),

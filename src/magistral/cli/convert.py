@@ -19,19 +19,19 @@ def command(
     ] = None,
     kind: Annotated[
         Kind,
-        typer.Option("--type", help="Of the numbers. Vectors in GGUF stay f32; q..._k are made by llama.cpp's llama-quantize."),
+        typer.Option("--type", help="Of the numbers. Vectors in GGUF stay f32; q..._k are made by llama.cpp's own quantiser."),
     ] = "keep",
 ) -> None:
     """Write a model in another format. Cut short, the same command goes on where it stopped."""
     from magistral.errors import UserError
-    from magistral.models.convert import BY_LLAMA_CPP, llama_quantize, quantise_with_llama_cpp
+    from magistral.models.convert import BY_LLAMA_CPP, llama_quantise, quantise_with_llama_cpp
     from magistral.models.find import model_path
 
     path, wanted = model_path(source), "" if kind == "keep" else kind.upper()
     if wanted not in BY_LLAMA_CPP:
         _convert(path, out, form, wanted)
         return
-    llama_quantize()  # raises before anything is written
+    llama_quantise()  # raises before anything is written
     if out.suffix != ".gguf":
         raise UserError(f"{kind} is a type of GGUF files: name OUT so that it ends in .gguf")
     if out.exists():

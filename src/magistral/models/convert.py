@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from gguf import LlamaFileType
 
 from magistral.errors import RunFailed, UserError
 from magistral.log import require_space, write_atomically
@@ -22,7 +26,13 @@ from magistral.weights.stored import Stored
 from magistral.weights.write import SHARD_BYTES, Part, Target, finish, shard_index, shards, unfinished_folder, write_parts
 
 BY_LLAMA_CPP = ("Q2_K", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K")
-"""Types that llama.cpp's own program `llama-quantize` makes of a file that we write first."""
+"""Types that llama.cpp's own quantiser makes of a file that we write first."""
+_BY_LIBRARY = """
+import sys, llama_cpp
+settings = llama_cpp.llama_model_quantize_default_params()
+settings.ftype = int(sys.argv[3])
+sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), settings))
+"""
 KEPT_FILES = ("tekken.json", "SYSTEM_PROMPT.txt")
 _TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 Advance = Callable[[int], None]
@@ -133,24 +143,31 @@ def _write_small_files(conversion: Conversion, folder: Path) -> None:
 
 
 def quantise_with_llama_cpp(plain: Path, out: Path, kind: str) -> None:
-    """Have `llama-quantize` make K-quants of a plain GGUF file. Raises UserError where it is not installed."""
-    program = llama_quantize()
+    """Have llama.cpp make K-quants of a plain GGUF file. Raises UserError where it is not installed."""
+    command = llama_quantise()
+    number = int(getattr(LlamaFileType, f"MOSTLY_{kind}"))
     with unfinished_folder(out) as folder:
-        made = subprocess.run([program, str(plain), str(folder / out.name), kind], capture_output=True, text=True, check=False)
+        made = subprocess.run(
+            [*command, str(plain), str(folder / out.name), str(number)], capture_output=True, text=True, check=False
+        )
         if made.returncode != 0:
             said = (made.stderr or made.stdout).strip().splitlines()[-1:] or ["no word"]
-            raise RunFailed(f"llama-quantize left with {made.returncode}: {said[0]}")
+            raise RunFailed(f"llama.cpp's quantiser left with {made.returncode}: {said[0]}")
         open_weights(folder / out.name)
         finish(folder, out, single=out.name)
 
 
-def llama_quantize() -> str:
+def llama_quantise() -> list[str]:
+    """What to call with a file, a new file and the number of a type: the program, or the package's library."""
     program = shutil.which("llama-quantize")
-    if program is None:
-        raise UserError(
-            f"{', '.join(BY_LLAMA_CPP)} are made by llama.cpp's llama-quantize: put it on PATH, or choose q8_0 or q4_0"
-        )
-    return program
+    if program is not None:
+        return [program]
+    if importlib.util.find_spec("llama_cpp") is not None:
+        return [sys.executable, "-c", _BY_LIBRARY]
+    raise UserError(
+        f"{', '.join(BY_LLAMA_CPP)} are made by llama.cpp's own quantiser: put llama-quantize on PATH or install "
+        "llama-cpp-python, or choose q8_0 or q4_0"
+    )
 
 
 def _nearest_folder(path: Path) -> Path:

@@ -21,14 +21,20 @@ from magistral.text.cutting import by_pattern
 from magistral.text.tokens import Tokenizer
 from magistral.text.trace import THINK_TEXT, THINK_TOKENS
 
-LAYOUTS = {"v11": "v11", "v13": "v13"}
-"""tekken.json's version: how a conversation is laid out (see mistral.py)."""
+LAYOUTS = ("v7", "v11", "v13")
+"""tekken.json's versions whose conversations mistral.py lays out."""
 _OLD_SPECIALS = (
     "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
     "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]",
     "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
 )  # fmt: skip
 """Of files that list none."""
+
+
+class OtherVersion(ModelError):
+    """A tekken.json whose conversations we cannot lay out; the model may have a tokenizer.json besides."""
+
+
 TEKKEN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ '[SYSTEM_PROMPT]' + message['content'] + '[/SYSTEM_PROMPT]' }}"
@@ -45,9 +51,9 @@ def tokenizer_from_tekken(file: Path) -> Tokenizer:
         data = json.loads(file.read_text(encoding="utf-8"))
         config = data["config"]
         n_words, n_special = int(config["default_vocab_size"]), int(config["default_num_special_tokens"])
-        layout = LAYOUTS.get(str(config["version"]))
-        if layout is None:
-            raise ModelError(f"{file}: version {config['version']!r}; what is covered: {', '.join(LAYOUTS)}")
+        layout = str(config["version"])
+        if layout not in LAYOUTS:
+            raise OtherVersion(f"{file}: version {layout!r}; what is covered: {', '.join(LAYOUTS)}")
         special = _specials(data.get("special_tokens"), n_special)
         words = [base64.b64decode(entry["token_bytes"], validate=True) for entry in data["vocab"][: n_words - n_special]]
         ranks = [entry["rank"] for entry in data["vocab"][: n_words - n_special]]

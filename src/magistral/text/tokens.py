@@ -39,7 +39,7 @@ class Tokenizer:
     bos: str = ""
     """Text of the token that a template calls `bos_token`; empty where the model names none."""
     layout: str = "template"
-    """How a conversation is laid out: by `chat_template`, or as Mistral's tokenizer version "v11" or "v13" says."""
+    """How a conversation is laid out: by `chat_template`, or as Mistral's tokenizer version "v7", "v11" or "v13" says."""
 
     marks: Marks = THINK_TEXT
     """What stands around the model's thinking; which it is the model's version says (see versions.py)."""
@@ -137,8 +137,8 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer:
     if eos is None:
         raise ModelError(f"{config_file} names no eos_token that the vocabulary has: a completion would never end")
     bos, layout = _text_of(config.get("bos_token")) or "", config.get("layout", "template")
-    if layout not in ("template", "v11", "v13"):
-        raise ModelError(f"{config_file}: layout {layout!r}; what is covered: template, v11, v13")
+    if layout not in ("template", "v7", "v11", "v13"):
+        raise ModelError(f"{config_file}: layout {layout!r}; what is covered: template, v7, v11, v13")
     marks = THINK_TOKENS if config.get("thinking_marks") == [THINK_TOKENS.open, THINK_TOKENS.close] else THINK_TEXT
     return Tokenizer(backend, eos, _template_of(config, folder), _specials(backend), bos, layout, marks)
 
