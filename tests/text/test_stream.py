@@ -111,8 +111,22 @@ def test_half_a_character_waits_and_broken_bytes_do_not_wait_for_ever() -> None:
     first, second = tokenizer.encode("é")
     assert stream.feed([first]) == []
     assert stream.feed([second]) == [("summary", "é")]
-    assert joined(stream.feed([first] * 20))["summary"].count("\ufffd") >= 8
-    stream.feed([first])
+    assert stream.feed([first] * 20) == [("summary", "\ufffd")] * 19
+    assert stream.finish() == [("summary", "\ufffd")]
+
+
+def test_a_character_that_reads_as_broken_does_not_break_the_next() -> None:
+    tokenizer = byte_tokenizer()
+    stream = TraceStream(tokenizer)
+    pieces = [piece for token in tokenizer.encode("\ufffd\ufffd\ufffd数") for piece in stream.feed([token])]
+    assert pieces == [("summary", "\ufffd")] * 3 + [("summary", "数")]
+
+
+def test_words_that_end_in_half_a_character_do_not_wait_for_ever(tmp_path: Path) -> None:
+    tokenizer = tokenizer_from_tekken(tekken.write_small(tmp_path, words=(b"a\xe6",)))
+    word = 40 + 256
+    stream = TraceStream(tokenizer)
+    assert joined(stream.feed([word] * 40))["summary"].count("a") >= 20
     assert joined(stream.finish())["summary"].endswith("\ufffd")
 
 

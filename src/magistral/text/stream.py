@@ -8,8 +8,8 @@ from magistral.flow import Trace
 from magistral.text.tokens import Tokenizer
 from magistral.text.trace import Phase, TraceParser, trace_of
 
-MAX_HELD = 8
-"""Tokens kept back for the rest of a character (chosen: one has four bytes at most, so past this the bytes are just broken)."""
+MAX_HELD = 16
+"""Tokens kept back where words that end in half a character follow each other (chosen: past this the bytes are just broken)."""
 
 
 class TraceStream:
@@ -50,23 +50,33 @@ class TraceStream:
             self.n_tokens["thinking"] += 1
             return self._flush() + self.parser.mark(self._marks[token])
         self._held.append(token)
-        new = self._new_text()
-        waits = new.endswith("\ufffd") and len(self._held) < MAX_HELD
-        pieces = [] if waits else self._show(new)
+        pieces = self._certain()
         self.n_tokens[self.parser.phase] += 1
         return pieces
 
-    def _new_text(self) -> str:
-        """Of the tokens held, read after the last ones shown: some decoders write a first blank otherwise."""
-        before = self.tokenizer.decode(self._shown)
-        return self.tokenizer.decode([*self._shown, *self._held])[len(before) :]
+    def _certain(self) -> list[tuple[Phase, str]]:
+        """Of the tokens held all but the start of a character: three bytes at most, which read as one U+FFFD."""
+        text = self._text(self._held)
+        if not text.endswith("\ufffd") or len(self._held) > MAX_HELD:
+            return self._show(len(self._held), text)
+        for n in range(1, min(3, len(self._held)) + 1):
+            before = self._text(self._held[:-n])
+            if before + "\ufffd" == text:
+                return self._show(len(self._held) - n, before)
+        return []
 
-    def _show(self, text: str) -> list[tuple[Phase, str]]:
-        self._shown, self._held = self._held, []
+    def _text(self, tokens: list[int]) -> str:
+        """Read after the last ones shown: some decoders write a first blank otherwise."""
+        return self.tokenizer.decode(self._shown + tokens)[len(self.tokenizer.decode(self._shown)) :]
+
+    def _show(self, n: int, text: str) -> list[tuple[Phase, str]]:
+        """The first n of the tokens held, which read so."""
+        if n:
+            self._shown, self._held = self._held[:n], self._held[n:]
         return self.parser.feed(text)
 
     def _flush(self) -> list[tuple[Phase, str]]:
-        return self._show(self._new_text()) if self._held else []
+        return self._show(len(self._held), self._text(self._held)) if self._held else []
 
 
 def parse_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> Trace:
