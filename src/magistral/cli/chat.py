@@ -24,7 +24,7 @@ MAX_WINDOW = 4096
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="smollm2, a run's folder, a Hugging Face folder or a .gguf file.")] = "smollm2",
+    model: Annotated[str, typer.Argument(help="smollm2, a run's folder, a model folder or a .gguf file.")] = "smollm2",
     system: Annotated[
         str | None, typer.Option(help="What the model is told first; without it, what the run's recipe says.", show_default=False)
     ] = None,
