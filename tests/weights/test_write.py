@@ -97,6 +97,19 @@ def test_one_cut_short_has_no_name_and_goes_on_where_it_stopped(n: int, targets:
 
 
 @pytest.mark.usefixtures("eager")
+def test_one_killed_while_it_began_a_file_begins_that_file_again(targets: list[Target], tmp_path: Path) -> None:
+    parts = shards(targets, "model", limit=256)
+    with pytest.raises(KeyboardInterrupt):
+        write_all(tmp_path / "out", parts, stopping_after(2))
+    begun = tmp_path / ".out.partial" / parts[1].name
+    begun.unlink()
+    begun.with_name(f".{begun.name}.new").write_bytes(parts[1].header[:10])
+    write_all(tmp_path / "out", parts)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [part.name for part in parts]
+    assert load_file(tmp_path / "out" / parts[1].name)["c"].tolist() == TENSORS["c"].tolist()
+
+
+@pytest.mark.usefixtures("eager")
 def test_what_another_conversion_left_is_not_gone_on_with(targets: list[Target], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_all(tmp_path / "out", shards(targets, "model", limit=256), stopping_after(3))

@@ -40,7 +40,6 @@ class Tokenizer:
     """Text of the token that a template calls `bos_token`; empty where the model names none."""
     layout: str = "template"
     """How a conversation is laid out: by `chat_template`, or as Mistral's tokenizer version "v7", "v11" or "v13" says."""
-
     marks: Marks = THINK_TEXT
     """What stands around the model's thinking; which it is the model's version says (see versions.py)."""
 
@@ -90,9 +89,8 @@ class Tokenizer:
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
-        return re.compile(
-            "(" + "|".join(map(re.escape, sorted(self.special, key=len, reverse=True))) + ")" if self.special else "(?!)()"
-        )
+        longest_first = sorted(self.special, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)()")
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.backend.decode(list(ids), skip_special_tokens=False)

@@ -157,9 +157,11 @@ def _write_tensor(file: BinaryIO, target: Target, advance: Callable[[int], None]
 def _opened(path: Path, part: Part) -> Iterator[BinaryIO]:
     """Ready to write into: of its full length, its header in place."""
     if not path.exists():
-        with path.open("wb") as file:
+        new = path.with_name(f".{path.name}.new")  # a file that is there has its whole header
+        with new.open("wb") as file:
             file.write(part.header)
             file.truncate(part.places()[-1])
+        new.replace(path)
     with path.open("r+b") as file:
         yield file
 
