@@ -7,10 +7,15 @@ import sys
 
 import pytest
 
-LIGHT = ["flow", "recipe", "registry", "log", "errors", "text", "verifiers", "rewards", "curation", "show", "engines"]
+LIGHT = ["flow", "recipe", "registry", "log", "errors", "text", "verifiers", "rewards", "curation", "show", "engines", "weights"]
 
 
 @pytest.mark.parametrize("room", LIGHT)
 def test_a_light_room_does_not_import_torch(room: str) -> None:
     code = f"import sys, magistral.{room}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_converting_a_model_does_not_import_torch() -> None:
+    code = "import sys, magistral.models.convert, magistral.models.find; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

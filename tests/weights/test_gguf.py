@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.quants import quantize
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 
 from magistral.errors import ModelError
@@ -99,8 +102,9 @@ def test_the_interleaving_of_one_head_is_undone_row_by_row(tiny: Callable[..., T
     model = tiny(n_words=258, n_layers=1, n_heads=1, n_kv_heads=1)
     rows = np.array([0, 4, 1, 5, 2, 6, 3, 7], dtype=np.float32)[:, None] * np.ones(32, dtype=np.float32)
     write(tmp_path / "m.gguf", model, iter([("blk.0.attn_q.weight", rows)]))
-    ((name, data),) = GgufFile(tmp_path / "m.gguf").tensors()
+    ((name, tensor),) = GgufFile(tmp_path / "m.gguf").tensors.items()
     assert name == "layers.0.self_attn.q_proj.weight"
+    data = tensor.floats()
     assert data[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
@@ -115,7 +119,8 @@ def test_quantised_tensors_come_as_floats_near_the_original(tiny: Callable[..., 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    ((_, data),) = GgufFile(tmp_path / "q.gguf").tensors()
+    (tensor,) = GgufFile(tmp_path / "q.gguf").tensors.values()
+    data = tensor.floats()
     assert data.dtype == np.float32
     assert 0 < np.abs(data - weight).max() <= np.abs(weight).max() / 127
 
@@ -163,3 +168,81 @@ def test_a_file_that_is_no_gguf_is_an_error_that_names_it(tmp_path: Path) -> Non
     (tmp_path / "m.gguf").write_bytes(b"not a model, but longer than a header would be" * 4)
     with pytest.raises(ModelError, match=r"m\.gguf cannot be read as GGUF"):
         load_model(str(tmp_path / "m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("keep", "says"), [(20, "in the middle of its header"), (3000, "in the middle of its header"), (-1, "cut short")]
+)
+def test_a_file_cut_short_is_an_error(keep: int, says: str, tiny: Callable[..., Transformer], tmp_path: Path) -> None:
+    model = tiny(n_words=258)
+    write(tmp_path / "m.gguf", model, gguf_tensors(model))
+    (tmp_path / "m.gguf").write_bytes((tmp_path / "m.gguf").read_bytes()[:keep])
+    with pytest.raises(ModelError, match=says):
+        load_model(str(tmp_path / "m.gguf"))
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"m\.gguf cannot be read as GGUF"):
+        load_model(str(tmp_path / "m.gguf"))
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [(2**64 - 1, 0), (0, 2**64 - 1), (65_536, 0), (0, 65_536)],
+    ids=["tensors without end", "fields without end", "more tensors than there are", "more fields than there are"],
+)
+def test_counts_that_a_file_does_not_keep_are_an_error_at_once(counts: tuple[int, int], tmp_path: Path) -> None:
+    head = b"GGUF" + (3).to_bytes(4, "little") + b"".join(n.to_bytes(8, "little") for n in counts)
+    (tmp_path / "m.gguf").write_bytes(head + bytes(64))
+    with pytest.raises(ModelError, match="cannot be read as GGUF"):
+        GgufFile(tmp_path / "m.gguf")
+
+
+def test_an_array_longer_than_the_file_is_an_error_at_once(tmp_path: Path) -> None:
+    head = b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    field = (
+        (1).to_bytes(8, "little") + b"a" + (9).to_bytes(4, "little") + (0).to_bytes(4, "little") + (2**62).to_bytes(8, "little")
+    )
+    (tmp_path / "m.gguf").write_bytes(head + field + bytes(64))
+    with pytest.raises(ModelError, match="an array of 4611686018427387904 values"):
+        GgufFile(tmp_path / "m.gguf")
+
+
+def test_a_way_to_cut_text_that_is_not_known_is_an_error(tiny: Callable[..., Transformer], tmp_path: Path) -> None:
+    from magistral.text.tokens import tokenizer_from_gguf
+
+    model = tiny(n_words=258)
+    write(tmp_path / "m.gguf", model, gguf_tensors(model))
+    with pytest.raises(ModelError, match=r"in the way 'deepseek-llm'; what is covered: .*smollm"):
+        tokenizer_from_gguf({**GgufFile(tmp_path / "m.gguf").fields, "tokenizer.ggml.pre": "deepseek-llm"})
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("gguf") / "m.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_token_list(["a", "b"])
+    writer.add_tensor("blk.0.attn_q.weight", np.ones((32, 32), dtype=np.float32))
+    writer.add_tensor("output_norm.weight", np.ones(32, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(places=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=6), cut=st.integers(0, 5000))
+def test_no_damage_does_more_than_raise_a_model_error(
+    small_file: bytes, tmp_path: Path, places: list[tuple[int, int]], cut: int
+) -> None:
+    broken = bytearray(small_file)
+    for place, value in places:
+        broken[place] = value
+    (tmp_path / "broken.gguf").write_bytes(broken[: max(0, len(broken) - cut)] if cut % 2 else broken)
+    with contextlib.suppress(ModelError):
+        for tensor in GgufFile(tmp_path / "broken.gguf").tensors.values():
+            assert tensor.floats().shape == tensor.shape

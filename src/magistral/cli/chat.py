@@ -24,7 +24,7 @@ MAX_WINDOW = 4096
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="smollm2, a run's folder, a Hugging Face folder or a .gguf file.")] = "smollm2",
+    model: Annotated[str, typer.Argument(help="smollm2, a run's folder, a model folder or a .gguf file.")] = "smollm2",
     system: Annotated[
         str | None, typer.Option(help="What the model is told first; without it, what the run's recipe says.", show_default=False)
     ] = None,
@@ -32,17 +32,26 @@ def command(
     top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Draw from the likeliest tokens with this share.")] = 0.95,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.", show_default="512, or half the window")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and words give the same answers.")] = 0,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="VERSION", help="A version of Magistral Small, as magistral-small-2507: its marks and prompt."
+        ),
+    ] = None,
     threads: Threads = N_THREADS,
 ) -> None:
     """Talk with a model: a line is a question. Ctrl-C stops an answer, Ctrl-D ends."""
-    told = system_of(model) if system is None else system
+    told = told_by(model, version) if system is None else system
     import torch
 
     from magistral.engines.native.engine import NativeEngine
     from magistral.models.load import load_model
+    from magistral.text.versions import as_version, version_of
 
     torch.set_num_threads(threads)
     loaded, tokenizer = load_model(model)
+    if version is not None:
+        tokenizer = as_version(tokenizer, version_of(version))
     window = min(loaded.sizes.window, MAX_WINDOW)
     longest = min(512, window // 2) if max_tokens is None else max_tokens
     if longest >= window:
@@ -55,6 +64,16 @@ def command(
             _show(chat.answer(question))
         except UserError as e:  # a question too long for the window is no reason to lose the conversation
             typer.echo(f"magistral: {e}", err=True)
+
+
+def told_by(model: str, version: str | None) -> str:
+    """A run's own system prompt; of a version of Magistral its prompt for people, the folder's own first."""
+    from magistral.text.versions import system_prompt, version_of
+
+    if version is None:
+        return system_of(model)
+    found = version_of(version)
+    return system_prompt(found, "serve", Path(model)) if found.prompts else system_of(model)
 
 
 def system_of(model: str) -> str:
@@ -100,7 +119,7 @@ class Chat:
         self.engine.submit(
             Request(prompt=tuple(prompt), seeds=(self.seed + len(self.turns),), key=len(self.turns), **self.settings)
         )
-        parser = TraceParser()
+        parser = TraceParser(self.tokenizer.marks)
         said = ""
         with _interruptible() as stopped:
             for piece in self._pieces(stopped):

@@ -16,6 +16,7 @@ from magistral.cli.wiring import (
     progress,
     prompter,
     read_recipe,
+    scorer_of,
     unfinished,
 )
 
@@ -37,7 +38,6 @@ def command(
         from magistral.eval.run import run_eval
         from magistral.pipeline.ledger import seed_of
         from magistral.pipeline.runtime_inline import completion_of
-        from magistral.rewards.total import Scorer
 
         e, prompt_of = checked.eval, prompter(checked, tokenizer)
         engine = NativeEngine(
@@ -51,7 +51,10 @@ def command(
             ))
             for ordinal, p in enumerate(held_out)
         ]  # fmt: skip
-        with Scorer(checked.reward) as scorer, progress(f"eval: {name}", len(requests) * e.n_runs) as advance:
+        with (
+            scorer_of(checked, tokenizer) as scorer,
+            progress(f"eval: {name}", len(requests) * e.n_runs) as advance,
+        ):
             result = run_eval(
                 checked,
                 engine,

@@ -13,6 +13,7 @@ from magistral.cli.wiring import (
     load,
     progress,
     read_recipe,
+    scorer_of,
     unfinished,
 )
 
@@ -35,11 +36,10 @@ def command(
             loaded, tokenizer, train, _ = load(checked, model, threads)
             advance(1)
         from magistral.pipeline.run import run_rl
-        from magistral.rewards.total import Scorer
 
         n_before = len(folder.metrics())
         with (
-            Scorer(checked.reward) as scorer,
+            scorer_of(checked, tokenizer) as scorer,
             progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance,
         ):
             run_rl(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from magistral.cli.wiring import (
     N_THREADS,
     ModelName,
@@ -14,6 +16,7 @@ from magistral.cli.wiring import (
     progress,
     prompter,
     read_recipe,
+    scorer_of,
     unfinished,
 )
 
@@ -34,12 +37,12 @@ def command(
             loaded, tokenizer, train, _ = load(checked, model, threads)
             advance(1)
         from magistral.curation import worked
-        from magistral.rewards.total import Scorer
         from magistral.sft.run import n_steps, run_sft
         from magistral.sft.traces import checked_traces
 
-        with Scorer(checked.reward) as scorer:
-            traces = checked_traces(train, worked, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
+        with scorer_of(checked, tokenizer) as scorer:
+            solve = partial(worked, marks=tokenizer.marks)
+            traces = checked_traces(train, solve, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
         with progress("SFT: supervised steps", n_steps(checked)) as advance:
             run_sft(
                 checked, loaded, tokenizer, traces, folder, on_step=lambda report: advance(1, f"loss {report.values['loss']:.3f}")

@@ -6,17 +6,19 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magistral.flow import Problem
-from magistral.recipe import Recipe, load_recipe
+from magistral.recipe import Prompt, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from magistral.log import RunFolder
     from magistral.models.transformer import Transformer
+    from magistral.rewards.total import Scorer
     from magistral.text.tokens import Tokenizer
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (TOML), as recipes/quickstart.toml.")]
@@ -35,13 +37,23 @@ N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") els
 
 
 def read_recipe(path: Path, changes: list[str] | None) -> Recipe:
-    return load_recipe(path, tuple(changes or ()))
+    """The recipe with its system prompt written out, so that a run's recipe.toml says what the model was told."""
+    from magistral.text.versions import system_prompt, version_of
+
+    recipe = load_recipe(path, tuple(changes or ()))
+    version = version_of(recipe.prompt.version)
+    if not recipe.prompt.variant:
+        return recipe
+    prompt = Prompt(version=version.name, system=system_prompt(version, recipe.prompt.variant))
+    return recipe.model_copy(update={"prompt": prompt})
 
 
 def load(recipe: Recipe, model: str | None, n_threads: int) -> tuple[Transformer, Tokenizer, list[Problem], list[Problem]]:
-    """Model, tokenizer, training problems, held-out problems."""
+    """Model, tokenizer (with the marks of the recipe's version), training problems, held-out problems."""
     from magistral.curation import problems
+    from magistral.text.versions import as_version, version_of
 
+    version = version_of(recipe.prompt.version)
     train, held_out = problems(recipe.problems)
     import torch
 
@@ -52,7 +64,7 @@ def load(recipe: Recipe, model: str | None, n_threads: int) -> tuple[Transformer
     loaded, tokenizer = load_recipe_model(recipe.model, recipe.seed) if model is None else load_model(model)
     if recipe.model.window > loaded.sizes.window:
         raise RecipeError(f"model.window={recipe.model.window} is over the model's own {loaded.sizes.window}: lower it")
-    return loaded, tokenizer, train, held_out
+    return loaded, as_version(tokenizer, version), train, held_out
 
 
 @contextmanager
@@ -74,6 +86,15 @@ def prompter(recipe: Recipe, tokenizer: Tokenizer) -> Callable[[Problem], tuple[
     from magistral.text.template import prompt_tokens
 
     return lambda problem: tuple(prompt_tokens(tokenizer, recipe.prompt.system, [("user", problem.question)]))
+
+
+def scorer_of(recipe: Recipe, tokenizer: Tokenizer) -> Scorer:
+    """What a completion is paid by; marks that are control tokens are read as tokens, not as text."""
+    from magistral.rewards.total import Scorer
+    from magistral.text.stream import parse_tokens
+
+    by_token = partial(parse_tokens, tokenizer) if tokenizer.marks_are_tokens else None
+    return Scorer(recipe.reward, marks=tokenizer.marks, parse_tokens=by_token)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from magistral.flow import Problem
 from magistral.registry import Registry
+from magistral.text.trace import THINK_TEXT, Marks
 
 Steps = Callable[[str], tuple[list[str], str] | None]
 """A question's steps, one a line, and its answer; None where the rule does not reach."""
@@ -18,7 +19,7 @@ _SUM = re.compile(r"-?\d+(?: [+-] -?\d+)* = \?")
 _OPERATIONS = {"+": operator.add, "-": operator.sub}
 
 
-def worked(problem: Problem) -> str | None:
+def worked(problem: Problem, marks: Marks = THINK_TEXT) -> str | None:
     r"""A whole completion that solves `problem`, in as few tokens as the form allows; None where no rule is known.
 
     Example: "<think>\n23 + 4 = 27\n27 - 7 = 20\n</think>\nThe answer is \boxed{20}." for "23 + 4 - 7 = ?"."""
@@ -28,7 +29,7 @@ def worked(problem: Problem) -> str | None:
     if solution is None:
         return None
     lines, answer = solution
-    return "\n".join(["<think>", *lines, "</think>", rf"The answer is \boxed{{{answer}}}."])
+    return "\n".join([marks.open, *lines, marks.close, rf"The answer is \boxed{{{answer}}}."])
 
 
 @WORKED.register("basic_arithmetic")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from magistral.errors import RunFailed, UserError
 from magistral.flow import Finish
+from magistral.text.message import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +24,16 @@ class Request:
     temperature: float = 1.0
     """0: the likeliest token."""
     top_p: float = 1.0
+    top_k: int = 0
+    """Draw from this many of the likeliest tokens; 0: from all."""
+    min_p: float = 0.0
+    """Draw from tokens at least this share as likely as the likeliest."""
+    stop: tuple[str, ...] = ()
+    """Texts with which a completion ends; the one that it ended with is kept."""
+    n_top: int = 0
+    """How many of the likeliest tokens to report at each place, with their log-probabilities."""
+    messages: tuple[Message, ...] = ()
+    """The same prompt before it was laid out, for engines that are asked in text; `prompt` may then be empty."""
     key: Hashable = None
     """The caller's own name for it, given back with each completion."""
 
@@ -37,7 +49,46 @@ class Written:
     logprobs: list[float] = field(default_factory=list)
     """Natural log under the distribution that was drawn from (at temperature 0: at temperature 1)."""
     versions: list[int] = field(default_factory=list)
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
+    """At each place the `n_top` likeliest tokens with their log-probabilities, likeliest first."""
+    text: str = ""
+    """Of engines that give text and not tokens: thinking between the marks, then the answer."""
     finish: Finish | None = None
+
+
+OPTIONS = ("top_k", "min_p", "stop", "n_top", "messages")
+"""What a request may ask for beyond what every engine does."""
+
+
+def require(request: Request, engine: str, able: Collection[str], *, window: int | None = None) -> None:
+    """Raises UserError where a request asks an engine for what it cannot do: nothing is dropped without a word.
+
+    `able`: those of OPTIONS that the engine does; `window`: the longest prompt and completion together, in tokens."""
+    for name in OPTIONS:
+        value = getattr(request, name)
+        if value and name not in able and not (name == "messages" and request.prompt):
+            raise UserError(f"the engine {engine!r} does not do {name}: leave it out, or ask an engine that does")
+    if request.max_tokens < 1 or not request.seeds or not (request.prompt or request.messages):
+        raise UserError(
+            f"prompt of {len(request.prompt)} tokens, {len(request.seeds)} seeds, max_tokens={request.max_tokens}: "
+            "each must be at least 1"
+        )
+    if window is not None and len(request.prompt) + request.max_tokens > window:
+        raise UserError(
+            f"a prompt of {len(request.prompt)} tokens and max_tokens={request.max_tokens} are over the window of {window}: "
+            "shorten the prompt or lower max_tokens"
+        )
+
+
+class EngineFailed(RunFailed):
+    """A request that an engine gave up on; the engine has forgotten it and goes on with the others."""
+
+    def __init__(self, message: str, key: Hashable = None) -> None:
+        super().__init__(message, key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Engine(Protocol):

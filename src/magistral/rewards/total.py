@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -20,8 +21,16 @@ from magistral.verifiers.pool import Pool
 class Scorer:
     """Holds the verifiers' processes; use it as a context manager."""
 
-    def __init__(self, weights: RewardWeights, *, marks: Marks = THINK_TEXT, deadline_s: float = 5.0) -> None:
-        self.weights, self.marks = weights, marks
+    def __init__(
+        self,
+        weights: RewardWeights,
+        *,
+        marks: Marks = THINK_TEXT,
+        parse_tokens: Callable[[Sequence[int]], Trace] | None = None,
+        deadline_s: float = 5.0,
+    ) -> None:
+        """`parse_tokens`: for marks that are control tokens, so that a text which only reads like one is none."""
+        self.weights, self.marks, self.parse_tokens = weights, marks, parse_tokens
         self._pool = Pool(deadline_s)
         self._verifiers: dict[str, Verifier] = {}
 
@@ -33,7 +42,7 @@ class Scorer:
 
     def score(self, completion: Completion) -> Scored:
         """Raises VerifierFailed where no judgement could be made: the completion is to be dropped and counted."""
-        trace = parse(completion.text, self.marks)
+        trace = self.parse_tokens(completion.tokens) if self.parse_tokens else parse(completion.text, self.marks)
         kind = completion.problem.kind
         fault = format_fault(trace, kind)
         if fault:  # grading stops: length and language are not looked at (chosen; the paper does not say)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from magistral.errors import RecipeError
 from magistral.flow import Completion, Finish, Outcome, Problem, Scored
+from magistral.text.message import marked_tokens
 from magistral.text.tokens import Tokenizer
 
 
@@ -32,7 +33,7 @@ def checked_traces(
         text = solve(problem)
         if text is None:
             continue
-        tokens = (*tokenizer.encode(text), tokenizer.eos)
+        tokens = (*marked_tokens(tokenizer, text), tokenizer.eos)
         completion = Completion(
             problem=problem, group=0, index=0, seed=0, prompt_tokens=prompt_of(problem), tokens=tokens,
             logprobs=(0.0,) * len(tokens), versions=(0,) * len(tokens), text=text, finish=Finish.STOP,

@@ -1,13 +1,16 @@
-"""A conversation as prompt tokens, through the model's own chat template."""
+"""A conversation as prompt tokens: by Mistral's own layout, or through the model's chat template."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from magistral.errors import ModelError
+from magistral.errors import ModelError, UserError
+from magistral.text.message import Message, Role, marked_tokens, pieces_tokens
+from magistral.text.mistral import mistral_tokens
 from magistral.text.tokens import Tokenizer
 
 # What stands for a message's text while the template runs. A template may not see the text itself: so no text can
@@ -19,18 +22,41 @@ def prompt_tokens(tokenizer: Tokenizer, system: str, messages: Sequence[tuple[st
     """`messages` are (role, text); a system text is put first unless empty. The answer comes next.
 
     Raises ModelError if the model's template refuses them."""
-    turns = [("system", system), *messages] if system else list(messages)
-    filled = [{"role": role, "content": _HOLE.format(i)} for i, (role, _) in enumerate(turns)]
+    turns = [Message(role=cast(Role, role), content=text) for role, text in messages]
+    return conversation_tokens(tokenizer, [Message(role="system", content=system), *turns] if system else turns)
+
+
+def conversation_tokens(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+    """The answer, or the rest of a last message that is `unfinished`, comes next.
+
+    In a system text that is one string the marks of thinking count: it is the model's maker's. Elsewhere text is text.
+    Raises ModelError if the model's template refuses the messages, UserError where they are no conversation."""
+    if tokenizer.layout != "template":
+        return mistral_tokens(tokenizer, messages, tools)
+    if tools or any(m.role == "tool" or m.calls for m in messages):
+        raise UserError("tools are covered for models with Mistral's own tokenizer (tekken.json), and this model has another")
+    if not messages:
+        raise UserError("a conversation needs a user's message")
+    *earlier, last = messages
+    unfinished = last.role == "assistant" and last.unfinished
+    ids = _through_template(tokenizer, earlier if unfinished else messages)
+    return ids + pieces_tokens(tokenizer, last) if unfinished else ids
+
+
+def _through_template(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    filled = [{"role": message.role, "content": _HOLE.format(i)} for i, message in enumerate(messages)]
     try:
         rendered = _render(tokenizer, filled)
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as e:  # what its own code may raise
         raise ModelError(f"the model's chat template failed: {e}") from None
     ids: list[int] = []
-    for i, (_, text) in enumerate(turns):
+    for i, message in enumerate(messages):
         before, found, rendered = rendered.partition(_HOLE.format(i))
         if not found:
             raise ModelError("the model's chat template leaves out a message, or changes their order")
-        ids += _own(tokenizer, before) + tokenizer.encode(text)
+        ids += _own(tokenizer, before)
+        is_ours = message.role == "system" and isinstance(message.content, str)
+        ids += marked_tokens(tokenizer, str(message.content)) if is_ours else pieces_tokens(tokenizer, message)
     return ids + _own(tokenizer, rendered)
 
 

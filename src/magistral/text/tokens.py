@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from magistral.errors import ModelError
+from magistral.errors import ModelError, UserError
+from magistral.text.cutting import WHOLE_WORDS, cutter
+from magistral.text.trace import THINK_TEXT, THINK_TOKENS, Marks
 
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+"""Kinds of token in a GGUF file, as llama.cpp numbers them."""
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -32,20 +38,59 @@ class Tokenizer:
     """Control tokens by their text; a user's text never becomes one of these."""
     bos: str = ""
     """Text of the token that a template calls `bos_token`; empty where the model names none."""
+    layout: str = "template"
+    """How a conversation is laid out: by `chat_template`, or as Mistral's tokenizer version "v7", "v11" or "v13" says."""
+    marks: Marks = THINK_TEXT
+    """What stands around the model's thinking; which it is the model's version says (see versions.py)."""
+
+    def __post_init__(self) -> None:
+        self.backend.encode_special_tokens = True  # what reads like a control token is text, unless we say otherwise
 
     def encode(self, text: str) -> list[int]:
-        """Plain text: what reads like a control token is encoded as ordinary characters."""
-        ids: list[int] = []
-        for piece, is_control in _split_control(text, self.special):
-            if is_control:  # cut in two, so that the backend cannot match it
-                ids += self._raw(piece[:1]) + self.encode(piece[1:])  # the rest may hold a shorter one
-            else:
-                ids += self._raw(piece)
+        """Plain text: what reads like a control token is encoded as ordinary characters.
+
+        Raises UserError where the text is no Unicode: half a surrogate pair has no bytes."""
+        try:
+            ids = self._raw(text)
+        except (UnicodeEncodeError, TypeError):
+            place = next((i for i, c in enumerate(text) if 0xD800 <= ord(c) < 0xE000), None)
+            if place is None:
+                raise
+            raise UserError(
+                f"the text holds half a surrogate pair (U+{ord(text[place]):04X} at character {place}): no Unicode"
+            ) from None
+        if not self.control.isdisjoint(ids):  # a vocabulary whose merges spell a control token: letter by letter they do not
+            ids = [i for letter in text for i in self._raw(letter)]
         return ids
 
     def encode_template(self, text: str) -> list[int]:
         """Text of a template's own, in which control tokens count."""
-        return self._raw(text)
+        ids: list[int] = []
+        for i, piece in enumerate(self._control_pattern.split(text)):
+            ids += [self.control_id(piece)] if i % 2 else self._raw(piece)
+        return ids
+
+    def control_id(self, text: str) -> int:
+        """Of the control token with that text. Raises ModelError where the model has none."""
+        found = self.backend.token_to_id(text) if text in self.special else None
+        if found is None:
+            raise ModelError(f"the model's tokenizer has no control token {text}")
+        return int(found)
+
+    @property
+    def marks_are_tokens(self) -> bool:
+        """Each mark is a control token; else both are plain text."""
+        return self.marks.open in self.special and self.marks.close in self.special
+
+    @cached_property
+    def control(self) -> frozenset[int]:
+        """Ids of the control tokens."""
+        return frozenset(i for i in map(self.backend.token_to_id, self.special) if i is not None)
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.special, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)()")
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.backend.decode(list(ids), skip_special_tokens=False)
@@ -68,22 +113,10 @@ class Tokenizer:
             **({"bos_token": self.bos} if self.bos else {}),
             "chat_template": self.chat_template,
             "clean_up_tokenization_spaces": False,
+            **({"layout": self.layout} if self.layout != "template" else {}),
+            **({"thinking_marks": [self.marks.open, self.marks.close]} if self.marks != THINK_TEXT else {}),
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _split_control(text: str, special: frozenset[str]) -> list[tuple[str, bool]]:
-    pieces: list[tuple[str, bool]] = [(text, False)]
-    for token in sorted(special, key=len, reverse=True):
-        pieces = [part for piece in pieces for part in ([piece] if piece[1] else _cut(piece[0], token))]
-    return pieces
-
-
-def _cut(text: str, token: str) -> list[tuple[str, bool]]:
-    parts: list[tuple[str, bool]] = []
-    for i, piece in enumerate(text.split(token)):
-        parts += [(token, True)] * (i > 0) + [(piece, False)] * bool(piece)
-    return parts
 
 
 def tokenizer_from_folder(folder: Path) -> Tokenizer:
@@ -101,7 +134,11 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer:
     eos = backend.token_to_id(eos_text) if eos_text else None
     if eos is None:
         raise ModelError(f"{config_file} names no eos_token that the vocabulary has: a completion would never end")
-    return Tokenizer(backend, eos, _template_of(config, folder), _specials(backend), _text_of(config.get("bos_token")) or "")
+    bos, layout = _text_of(config.get("bos_token")) or "", config.get("layout", "template")
+    if layout not in ("template", "v7", "v11", "v13"):
+        raise ModelError(f"{config_file}: layout {layout!r}; what is covered: template, v7, v11, v13")
+    marks = THINK_TOKENS if config.get("thinking_marks") == [THINK_TOKENS.open, THINK_TOKENS.close] else THINK_TEXT
+    return Tokenizer(backend, eos, _template_of(config, folder), _specials(backend), bos, layout, marks)
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -131,22 +168,32 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
         raise ModelError(
             f"the GGUF file has a {fields.get('tokenizer.ggml.model')!r} tokenizer; byte-level BPE ('gpt2') is what is read here"
         )
-    words: list[str] = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(m.split(" ", 1)) for m in fields["tokenizer.ggml.merges"]]
-    backend = Backend(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=merges))
-    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
-    if fields.get("tokenizer.ggml.pre") == "smollm":  # its own first step: each digit is a word
-        steps = [pre_tokenizers.Digits(individual_digits=True), *steps]
-    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    try:
+        words = [str(word) for word in fields["tokenizer.ggml.tokens"]]
+        pairs = fields.get("tokenizer.ggml.merges", ())  # a vocabulary of bytes alone has none
+        merges = [(first, second) for first, _, second in (pair.partition(" ") for pair in pairs)]
+        kinds = dict(zip(words, fields["tokenizer.ggml.token_type"], strict=True))
+        eos = int(fields["tokenizer.ggml.eos_token_id"])
+        bos = fields.get("tokenizer.ggml.bos_token_id")
+        bos_text = "" if bos is None else words[bos]
+        end = words[eos]
+        if not merges and list(kinds.values()).count(NORMAL) > 256:
+            raise ValueError("words of several bytes, and no merges that make them")
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as e:
+        raise ModelError(f"the GGUF file's vocabulary is not whole: {type(e).__name__}: {e}") from None
+    way = fields.get("tokenizer.ggml.pre", "default")
+    vocab = {w: i for i, w in enumerate(words)}
+    try:
+        backend = Backend(models.BPE(vocab=vocab, merges=merges, ignore_merges=way in WHOLE_WORDS))
+    except Exception as e:  # noqa: BLE001 - the library raises bare Exception
+        raise ModelError(f"the GGUF file's vocabulary is not whole: {e}") from None
+    backend.pre_tokenizer = cutter(way)
     backend.decoder = decoders.ByteLevel()
-    control = [
-        w for w, kind in zip(words, fields["tokenizer.ggml.token_type"], strict=True) if kind == 3
-    ]  # 3: control, in llama.cpp
+    kinds[end] = CONTROL  # what ends a completion is never a user's
+    control = [w for w, kind in kinds.items() if kind == CONTROL]
+    backend.add_tokens([AddedToken(w, normalized=False) for w, kind in kinds.items() if kind == USER_DEFINED])
     backend.add_special_tokens([AddedToken(w, special=True, normalized=False) for w in control])
-    eos = int(fields["tokenizer.ggml.eos_token_id"])
-    bos = fields.get("tokenizer.ggml.bos_token_id")
-    template = fields.get("tokenizer.chat_template", CHATML)
-    return Tokenizer(backend, eos, template, frozenset(control), "" if bos is None else words[int(bos)])
+    return Tokenizer(backend, eos, fields.get("tokenizer.chat_template", CHATML), frozenset(control), bos_text)
 
 
 def byte_tokenizer() -> Tokenizer:

@@ -31,10 +31,12 @@ THINK_TOKENS = Marks("[THINK]", "[/THINK]")
 
 
 class TraceParser:
-    """Feed chunks of any cut; the pieces that come out, joined by phase, do not depend on the cut."""
+    """Feed chunks of any cut; the pieces that come out, joined by phase, do not depend on the cut.
 
-    def __init__(self, marks: Marks = THINK_TEXT) -> None:
-        self.marks = marks
+    With `in_text` false, marks come through `mark` alone, as those that are control tokens do, and text is only text."""
+
+    def __init__(self, marks: Marks = THINK_TEXT, *, in_text: bool = True) -> None:
+        self.marks, self.in_text = marks, in_text
         self.phase: Phase = "summary"
         self.n_open = self.n_close = 0
         """Marks seen, those that are plain text included."""
@@ -44,8 +46,11 @@ class TraceParser:
 
     def feed(self, chunk: str) -> list[tuple[Phase, str]]:
         """Pieces that are certain by now."""
-        text, at = self._held + chunk, 0
         pieces: list[tuple[Phase, str]] = []
+        if not self.in_text:
+            self._emit(pieces, chunk)
+            return pieces
+        text, at = self._held + chunk, 0
         for mark in self._mark.finditer(text):
             self._emit(pieces, text[at : mark.start()])
             self._take(pieces, mark[0])
@@ -53,6 +58,12 @@ class TraceParser:
         certain = len(text) - self._possible_mark(text[at:])
         self._emit(pieces, text[at:certain])
         self._held = text[certain:]
+        return pieces
+
+    def mark(self, text: str) -> list[tuple[Phase, str]]:
+        """One of the two marks, as a token of its own."""
+        pieces = self.finish()
+        self._take(pieces, text)
         return pieces
 
     def finish(self) -> list[tuple[Phase, str]]:
@@ -105,6 +116,9 @@ class TraceParser:
 def parse(text: str, marks: Marks = THINK_TEXT) -> Trace:
     """The whole text at once; newlines around each part are taken off."""
     parser = TraceParser(marks)
-    pieces = parser.feed(text) + parser.finish()
+    return trace_of(parser.feed(text) + parser.finish(), parser.fault)
+
+
+def trace_of(pieces: list[tuple[Phase, str]], fault: str) -> Trace:
     thinking, summary = ("".join(t for phase, t in pieces if phase == wanted).strip("\n") for wanted in ("thinking", "summary"))
-    return Trace(thinking=thinking, summary=summary, well_formed=not parser.fault, fault=parser.fault)
+    return Trace(thinking=thinking, summary=summary, well_formed=not fault, fault=fault)

@@ -1,0 +1,150 @@
+"""`magistral plan MODEL`: what of a model fits on a machine, and how to run it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from magistral.engines.plan import Choice, Kind, Machine
+    from magistral.models.sizes import Sizes
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A model folder, a .gguf file, smollm2, or a name as magistral-small-2507.")],
+    gpu: Annotated[float | None, typer.Option(min=1, help="Plan for a GPU with so many GiB instead of this machine.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many such GPUs.")] = 1,
+    ram: Annotated[float | None, typer.Option(min=1, help="Plan for a machine without a GPU and with so many GiB.")] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of question and answer together.", show_default="what the model is advised")
+    ] = None,
+) -> None:
+    """Sizes of weights and cache, what fits, and the engine and flags to use."""
+    from magistral.engines.plan import GIB, Machine
+    from magistral.errors import UserError
+
+    if gpu is not None and ram is not None:
+        raise UserError("--gpu and --ram name two machines: leave one out")
+    if gpu is not None:
+        machine = Machine(memory=int(gpu * GIB), n_gpus=gpus)
+    else:
+        machine = Machine(memory=int(ram * GIB), n_cores=_cores()) if ram is not None else this_machine()
+    subject = _subject(model, machine)
+    if window is not None and window > subject.sizes.window:
+        raise UserError(f"--window {window} is over the model's own {subject.sizes.window}: lower it")
+    wanted = window or subject.advised
+    _table(subject, machine)
+    _advice(subject, machine, wanted)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is planned for."""
+
+    name: str
+    sizes: Sizes
+    kinds: tuple[Kind, ...]
+    advised: int
+    """Tokens of the window that the model is advised for."""
+    version: str = ""
+    """Of Magistral Small, where it was named as one."""
+
+
+def _subject(model: str, machine: Machine) -> Subject:
+    from magistral.engines.plan import kind_of_file
+    from magistral.models.find import model_path
+    from magistral.models.sizes import SIZES, sizes_of
+    from magistral.text.versions import ALIASES, VERSIONS
+    from magistral.weights.read import open_weights
+
+    version = ALIASES.get(model, model)
+    if version in SIZES and not Path(model).exists():
+        name = f"mistralai/Magistral-Small-{version.rsplit('-', 1)[-1]}"
+        return Subject(name, SIZES[version], machine.kinds, VERSIONS[version].advised, version)
+    weights = open_weights(model_path(model))
+    sizes = sizes_of(weights)
+    own = (kind_of_file(weights.tensors, sizes.n_parameters),) if weights.form == "gguf" else machine.kinds
+    name = str(weights.path) if weights.form == "gguf" else model
+    return Subject(name, sizes, own, min(sizes.window, 40_960))
+
+
+def this_machine() -> Machine:
+    """Its first GPU and those like it, as nvidia-smi tells; else its memory and cores."""
+    from magistral.engines.plan import GIB, Machine
+
+    program = shutil.which("nvidia-smi")
+    if program:
+        asked = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False)
+        sizes = [int(line) * 2**20 for line in told.stdout.split() if line.isdigit()]
+        if told.returncode == 0 and sizes:
+            return Machine(memory=min(sizes), n_gpus=len(sizes))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(memory=memory if memory > 0 else GIB, n_cores=_cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def _table(subject: Subject, machine: Machine) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from magistral.engines.plan import GIB, cache_bytes, fits, weight_bytes, windows
+
+    sizes = subject.sizes
+    typer.echo(f"{sizes.n_parameters:,} parameters; {cache_bytes(sizes, 1) / 1024:g} KiB of keys and values a token (16 bits)")
+    typer.echo(f"{machine}: {machine.usable / GIB:.1f} GiB for weights and cache\n")
+    table = Table("weights", "GiB", *(f"{w // 1024} k" for w in windows(sizes)))
+    table.add_row("cache alone", "", *(f"{cache_bytes(sizes, w) / GIB:.2f} GiB" for w in windows(sizes)))
+    for kind in subject.kinds:
+        cells = [_cell(fits(sizes, machine, kind, w)) for w in windows(sizes)]
+        table.add_row(kind.name, f"{weight_bytes(sizes, kind) / GIB:.1f}", *cells)
+    Console().print(table)
+
+
+def _cell(choice: Choice | None) -> str:
+    if choice is None:
+        return "no"
+    cache = "" if choice.cache == "f16" else f", cache {choice.cache}"
+    return f"{choice.n_at_once} at once{cache}"
+
+
+def _advice(subject: Subject, machine: Machine, window: int) -> None:
+    from magistral.engines.plan import GIB, best, smallest_need
+    from magistral.engines.plan import command as to_type
+    from magistral.text.trace import THINK_TOKENS
+    from magistral.text.versions import VERSIONS
+
+    choice = best(subject.sizes, machine, subject.kinds, window)
+    if choice is None:
+        need = smallest_need(subject.sizes, machine, subject.kinds, window) / GIB
+        typer.echo(f"Nothing fits with a window of {window}: that needs {need:.1f} GiB at least.")
+        return
+    think_tokens = bool(subject.version) and VERSIONS[subject.version].marks == THINK_TOKENS
+    cache = "" if choice.cache == "f16" else f", the cache in {choice.cache}"
+    typer.echo(f"With a window of {window}: {choice.kind.name}{cache}; {choice.n_at_once} at once. To run it:")
+    typer.echo("  " + to_type(choice, machine, subject.name, mistral=bool(subject.version), think_tokens=think_tokens))
+    if choice.kind.engine == "llamacpp" and not subject.name.endswith(".gguf"):
+        kind = choice.kind.name.split("(")[-1].rstrip(")").lower()
+        folder, file = ("FOLDER" if subject.version else subject.name), subject.name.rstrip("/").rsplit("/", 1)[-1]
+        typer.echo(f"  (first: magistral convert {folder} {file}.gguf --type {kind})")
+    _native(subject.sizes, machine)
+
+
+def _native(sizes: Sizes, machine: Machine) -> None:
+    from magistral.engines.plan import GIB
+
+    need = 2 * sizes.n_parameters * 4  # float32 as it is loaded, and the engine's own copy
+    if not machine.n_gpus and need <= machine.usable:
+        typer.echo(
+            'For many completions at once, and for training: the native engine, with engine.weights = "int8" '
+            f"({need / GIB:.1f} GiB while it loads).\nFor one at a time llama.cpp reads fewer bytes a token and is the faster."
+        )

@@ -1,0 +1,199 @@
+"""A model behind an OpenAI- or Mistral-style endpoint: Mistral's platform, OpenRouter, a vLLM server, our own.
+
+Asked in messages, answered in text; what the model thought comes between the marks. The key is read from the environment and
+appears nowhere else. Needs the extra `http`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
+
+from magistral.engines.base import Request, Written, require
+from magistral.engines.remote import Refused, Remote, Tries
+from magistral.engines.spoken import Answer, read_answer, spoken
+from magistral.errors import UserError
+from magistral.text.tokens import Tokenizer
+from magistral.text.trace import THINK_TEXT, Marks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RETIRED = {
+    "magistral-small-2506": "2025-11-30", "magistral-medium-2506": "2025-11-30",
+    "magistral-small-2507": "2025-11-30", "magistral-medium-2507": "2025-11-30",
+    "magistral-small-2509": "2026-07-31", "magistral-medium-2509": "2026-07-31",
+}  # fmt: skip
+"""Ids that Mistral's platform has retired, and since when (docs.mistral.ai)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Example: Endpoint(base_url="https://api.mistral.ai/v1", model="magistral-small-latest", dialect="mistral",
+    key_env="MISTRAL_API_KEY")"""
+
+    base_url: str
+    model: str
+    dialect: Literal["openai", "mistral"] = "openai"
+    key_env: str = ""
+    """Name of the environment variable that holds the key; empty: none is sent."""
+    marks: Marks = THINK_TEXT
+    """What to put around the thinking in a completion's text."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of every request, as {"prompt_mode": None}."""
+
+    def key(self) -> str:
+        if not self.key_env:
+            return ""
+        key = os.environ.get(self.key_env, "")
+        if not key:
+            raise UserError(f"{self.base_url} needs a key: set the environment variable {self.key_env}")
+        return key
+
+
+@dataclass(slots=True, kw_only=True)
+class Budget:
+    """What may be spent. What is in flight counts with its longest possible answer until its true cost is known."""
+
+    limit: float
+    price_in: float
+    """For a million tokens, in the currency of `limit`."""
+    price_out: float
+    spent: float = 0.0
+    reserved: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def cost(self, n_in: int, n_out: int) -> float:
+        return (n_in * self.price_in + n_out * self.price_out) / 1e6
+
+    def reserve(self, cost: float) -> None:
+        """Raises UserError where it would go over the limit."""
+        with self._lock:
+            left = self.limit - self.spent - self.reserved
+            if cost > left:
+                raise UserError(
+                    f"this request may cost {cost:.6f}, and {left:.6f} of the budget of {self.limit:g} is left ({self.spent:.6f} "
+                    f"spent, {self.reserved:.6f} in flight): raise it or lower max_tokens"
+                )
+            self.reserved += cost
+
+    def settle(self, reserved: float, cost: float) -> None:
+        with self._lock:
+            self.reserved -= reserved
+            self.spent += cost
+
+
+class HttpEngine:
+    """`tokenizer`: gives completions tokens for what counts or shows them; the endpoint's own may be others."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        tokenizer: Tokenizer | None = None,
+        *,
+        budget: Budget | None = None,
+        n_parallel: int = 8,
+        tries: Tries | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.version = 0
+        self.endpoint, self.tokenizer, self.budget = endpoint, tokenizer, budget
+        key = endpoint.key()
+        client = httpx.AsyncClient(
+            base_url=endpoint.base_url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(30, read=600),  # a model may think for minutes before its first word
+            transport=transport,
+        )
+        self._remote = Remote(client, n_parallel=n_parallel, tries=tries or Tries())
+
+    @property
+    def idle(self) -> bool:
+        return self._remote.idle
+
+    def submit(self, request: Request) -> None:
+        require(request, "http", ("messages", "stop", "top_k") if self.endpoint.dialect == "mistral" else ("messages", "stop"))
+        if not request.messages:
+            raise UserError("the engine 'http' is asked in messages, not in tokens: its endpoint lays them out itself")
+        body = self._body(request)
+        n_in = sum(len(text.encode()) for m in request.messages for _, text in m.pieces)  # a token is a byte at least
+        each = self.budget.cost(n_in, request.max_tokens) if self.budget else 0.0
+        costs = [0.0] * len(request.seeds)
+        """Of each completion, as far as it is known."""
+        if self.budget is None:
+            self._remote.start(request, lambda i: self._write(request, i, body, costs))
+            return
+        budget = self.budget
+        budget.reserve(each * len(request.seeds))
+
+        async def work(i: int) -> Written:
+            costs[i] = each  # of one cut short nobody says what it cost
+            return await self._write(request, i, body, costs)
+
+        self._remote.start(request, work, after=lambda i: budget.settle(each, costs[i]))
+
+    def step(self) -> list[Written]:
+        return self._remote.step()
+
+    def cancel(self, key: Hashable) -> None:
+        self._remote.cancel(key)
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        raise UserError("the engine 'http' takes no weights: its model is another's")
+
+    def close(self) -> None:
+        self._remote.close()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        mistral = self.endpoint.dialect == "mistral"
+        body = {
+            "model": self.endpoint.model,
+            "messages": [spoken(message, self.endpoint.dialect, self.endpoint.marks) for message in request.messages],
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "stream": True,
+        }
+        if not mistral:
+            body["stream_options"] = {"include_usage": True}
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.top_k:
+            body["top_k"] = request.top_k
+        return {**body, **self.endpoint.extra}
+
+    async def _write(self, request: Request, i: int, body: dict[str, Any], costs: list[float]) -> Written:
+        seeded = {**body, "random_seed" if self.endpoint.dialect == "mistral" else "seed": request.seeds[i]}
+        try:
+            answer = await self._remote.again(lambda: self._ask(seeded, request.max_tokens))
+        except Refused as e:
+            costs[i] = 0.0
+            raise Refused(f"{e}{self._retired()}") from None
+        if self.budget and answer.usage:
+            costs[i] = self.budget.cost(*answer.usage)
+        return self._written(request, i, answer)
+
+    async def _ask(self, body: dict[str, Any], max_tokens: int) -> Answer:
+        async with self._remote.client.stream("POST", "chat/completions", json=body) as response:
+            if response.is_error:
+                await response.aread()
+                response.raise_for_status()
+            return await read_answer(response.aiter_lines(), max_tokens)
+
+    def _written(self, request: Request, i: int, answer: Answer) -> Written:
+        text = answer.text(self.endpoint.marks)
+        tokens: list[int] = []
+        if self.tokenizer:
+            tokens = self.tokenizer.encode(text) + ([self.tokenizer.eos] if answer.finish == "stop" else [])
+        return Written(request=request, index=i, tokens=tokens, versions=[0] * len(tokens), text=text, finish=answer.finish)
+
+    def _retired(self) -> str:
+        since = RETIRED.get(self.endpoint.model)
+        return (
+            f" ({self.endpoint.model} was retired on {since}: name a living id, or serve the weights yourself)" if since else ""
+        )

@@ -1,0 +1,81 @@
+"""An engine that says what it is told to: for tests, examples and a server without a model."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING
+
+from magistral.engines.base import Request, Written, require
+from magistral.errors import UserError
+from magistral.flow import Finish
+from magistral.text.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Script = Callable[[str, int], str]
+"""The prompt's text and a seed to the completion's text."""
+
+
+class ScriptedEngine:
+    """Writes a token of everything that is in at each step, as a real engine does; each is certain (log-probability 0)."""
+
+    def __init__(self, script: Script, tokenizer: Tokenizer, *, n_slots: int = 16, window: int = 4096) -> None:
+        self.version = 0
+        self.script, self.tokenizer, self.n_slots, self.window = script, tokenizer, n_slots, window
+        self._waiting: deque[Request] = deque()
+        self._rows: list[tuple[Written, list[int]]] = []
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._rows
+
+    def submit(self, request: Request) -> None:
+        require(request, "scripted", ("stop", "n_top"), window=self.window)
+        if len(request.seeds) > self.n_slots:
+            raise UserError(f"a group of {len(request.seeds)} does not fit in n_slots={self.n_slots}: raise n_slots")
+        self._waiting.append(request)
+
+    def partial(self) -> list[Written]:
+        """What is being written now."""
+        return [written for written, _ in self._rows]
+
+    def cancel(self, key: Hashable) -> None:
+        self._waiting = deque(r for r in self._waiting if r.key != key)
+        self._rows = [row for row in self._rows if row[0].request.key != key]
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        assert version >= self.version, f"weights of version {version} after {self.version}"
+        self.version = version
+
+    def step(self) -> list[Written]:
+        while self._waiting and len(self._rows) + len(self._waiting[0].seeds) <= self.n_slots:
+            self._enter(self._waiting.popleft())
+        for written, script in self._rows:
+            self._write(written, script[len(written.tokens)])
+        done = [written for written, _ in self._rows if written.finish is not None]
+        self._rows = [row for row in self._rows if row[0].finish is None]
+        return done
+
+    def _enter(self, request: Request) -> None:
+        prompt = self.tokenizer.decode(request.prompt)
+        for i, seed in enumerate(request.seeds):
+            tokens = [*self.tokenizer.encode(self.script(prompt, seed)), self.tokenizer.eos]
+            self._rows.append((Written(request=request, index=i), tokens))
+
+    def _write(self, written: Written, token: int) -> None:
+        request = written.request
+        written.tokens.append(token)
+        written.logprobs.append(0.0)
+        written.versions.append(self.version)
+        if request.n_top:
+            written.top.append([(token, 0.0)])
+        if token == self.tokenizer.eos or self._stops(written):
+            written.finish = Finish.STOP
+        elif len(written.tokens) == request.max_tokens:
+            written.finish = Finish.LENGTH
+
+    def _stops(self, written: Written) -> bool:
+        stop = written.request.stop
+        return bool(stop) and self.tokenizer.decode(written.tokens).endswith(stop)

@@ -1,0 +1,40 @@
+"""What the verbs have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from magistral.cli.wiring import read_recipe
+from magistral.errors import RecipeError, UnknownName
+from magistral.text.versions import version_of
+
+NANO = Path(__file__).parents[2] / "recipes" / "nano.toml"
+
+
+def test_a_version_s_own_prompt_is_written_out_in_the_recipe() -> None:
+    recipe = read_recipe(NANO, ["prompt.system=", "prompt.version=magistral-small-1.0", "prompt.variant=train"])
+    assert recipe.prompt.version == "magistral-small-2506"
+    assert recipe.prompt.system == version_of("magistral-small-2506").prompts["train"]
+    assert recipe.prompt.variant == ""
+
+
+def test_a_recipe_without_a_version_is_left_as_it_is() -> None:
+    recipe = read_recipe(NANO, None)
+    assert (recipe.prompt.version, recipe.prompt.variant) == ("text", "")
+
+
+def test_a_version_that_is_not_there_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=r"no version named 'magistral-small-2508'; did you mean 'magistral-small-250\d'"):
+        read_recipe(NANO, ["prompt.version=magistral-small-2508"])
+
+
+def test_two_prompts_are_an_error() -> None:
+    with pytest.raises(RecipeError, match="system and variant='serve' both say what the model is told"):
+        read_recipe(NANO, ["prompt.system=Think.", "prompt.version=magistral-small-2507", "prompt.variant=serve"])
+
+
+def test_a_variant_that_the_version_lacks_is_an_error() -> None:
+    with pytest.raises(UnknownName, match="'text' has no system prompt of its own"):
+        read_recipe(NANO, ["prompt.system=", "prompt.variant=train"])

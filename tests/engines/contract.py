@@ -1,0 +1,205 @@
+"""What every engine must do, whatever is inside: a subclass names its harness, and all of it is run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator
+from typing import Any, Protocol
+
+import pytest
+
+from magistral.engines.base import Engine, Request, Written
+from magistral.errors import UserError
+from magistral.flow import Finish
+from magistral.text.message import Message
+
+PATIENCE_S = 30
+
+
+class Harness(Protocol):
+    """How to make the engine, and what it is able to: "tokens", "logprobs", "seeds", "load", and any of base.OPTIONS."""
+
+    able: frozenset[str]
+    eos: int
+
+    def engine(self) -> Engine:
+        """A window of 128 tokens, where it has one; completions that seldom end before 8 tokens."""
+
+    def close(self, engine: Engine) -> None: ...
+
+    def begin(self, engine: Engine) -> list[Written]:
+        """Let it write some tokens; returns what is done by then."""
+
+    def weights(self, version: int) -> dict[str, Any]:
+        """New weights for it, others for each version."""
+
+
+def finish(engine: Engine) -> list[Written]:
+    """All that is in, by key and place."""
+    done: list[Written] = []
+    end = time.monotonic() + PATIENCE_S
+    while not engine.idle:
+        done += engine.step()
+        assert time.monotonic() < end, "the engine never becomes idle"
+    return sorted(done, key=lambda w: (str(w.request.key), w.index))
+
+
+class Contract:
+    """Subclasses give `harness`."""
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def engine(self, harness: Harness) -> Iterator[Engine]:
+        engine = harness.engine()
+        yield engine
+        harness.close(engine)
+
+    @staticmethod
+    def ask(harness: Harness, words: tuple[int, ...] = (5, 9, 2), *, key: Hashable = "a", **changes: Any) -> Request:
+        """The prompt in tokens, or for an engine that is asked in text as a message."""
+        text = " ".join(map(str, words))
+        by_message = "messages" in harness.able
+        settings: dict[str, Any] = {"seeds": (1,), "max_tokens": 8, "key": key, **changes}
+        return Request(
+            prompt=() if by_message else words, messages=(Message(role="user", content=text),) if by_message else (), **settings
+        )
+
+    def write(self, harness: Harness, *requests: Request) -> list[Written]:
+        engine = harness.engine()
+        for request in requests:
+            engine.submit(request)
+        done = finish(engine)
+        harness.close(engine)
+        return done
+
+    def same(self, one: Written, other: Written) -> bool:
+        return (one.tokens, one.text, one.finish) == (other.tokens, other.text, other.finish) and one.logprobs == pytest.approx(
+            other.logprobs, abs=1e-4
+        )
+
+    def test_a_new_engine_has_nothing_to_do(self, engine: Engine) -> None:
+        assert engine.idle
+        assert engine.step() == []
+
+    def test_a_group_gets_a_completion_for_each_seed(self, harness: Harness, engine: Engine) -> None:
+        request = self.ask(harness, seeds=(1, 2, 3), key=("problem", 7))
+        engine.submit(request)
+        assert not engine.idle
+        group = finish(engine)
+        assert [w.index for w in group] == [0, 1, 2]
+        assert all(w.request.key == ("problem", 7) and w.finish in (Finish.STOP, Finish.LENGTH) for w in group)
+
+    def test_several_requests_are_told_apart_by_their_keys(self, harness: Harness, engine: Engine) -> None:
+        for key in ("a", "b", "c", "d", "e", "f"):
+            engine.submit(self.ask(harness, seeds=(1, 2), key=key))
+        assert [(w.request.key, w.index) for w in finish(engine)] == [(key, i) for key in "abcdef" for i in (0, 1)]
+
+    def test_every_token_has_its_log_probability_and_its_version(self, harness: Harness, engine: Engine) -> None:
+        engine.submit(self.ask(harness, seeds=(1, 2)))
+        for written in finish(engine):
+            if "tokens" in harness.able:
+                assert 0 < len(written.tokens) <= 8
+                assert written.versions == [0] * len(written.tokens)
+            else:
+                assert written.text
+            if "logprobs" in harness.able:
+                assert len(written.logprobs) == len(written.tokens)
+                assert all(logprob <= 0 for logprob in written.logprobs)
+
+    @pytest.mark.parametrize("n", [1, 5])
+    def test_a_completion_ends_at_its_limit_or_with_the_end_token(self, n: int, harness: Harness, engine: Engine) -> None:
+        if "tokens" not in harness.able:
+            pytest.skip("this engine does not count tokens")
+        engine.submit(self.ask(harness, seeds=(1, 2, 3), max_tokens=n))
+        for written in finish(engine):
+            ended = written.tokens[-1] == harness.eos
+            assert written.finish is (Finish.STOP if ended else Finish.LENGTH)
+            assert len(written.tokens) <= n if ended else len(written.tokens) == n
+            assert harness.eos not in written.tokens[:-1]
+
+    def test_a_seed_gives_the_same_completion_whatever_is_beside_it(self, harness: Harness) -> None:
+        if "seeds" not in harness.able:
+            pytest.skip("this engine promises nothing of seeds")
+        (alone,) = self.write(harness, self.ask(harness, seeds=(11,)))
+        beside = [
+            self.ask(harness, (7,), seeds=(1, 2), key="x", max_tokens=3),
+            self.ask(harness, (1, 2, 3, 4), seeds=(3,), key="y"),
+        ]
+        assert self.same(self.write(harness, *beside, self.ask(harness, seeds=(11,), key="a"))[0], alone)
+        others = self.write(harness, self.ask(harness, seeds=tuple(range(20, 24))))
+        assert any((w.tokens, w.text) != (alone.tokens, alone.text) for w in others)
+
+    def test_what_is_cancelled_gives_nothing_more_and_the_rest_is_as_if_alone(self, harness: Harness, engine: Engine) -> None:
+        (alone,) = self.write(harness, self.ask(harness, key="kept"))
+        for key in ("gone", "kept", "gone too"):
+            engine.submit(self.ask(harness, seeds=(1,), key=key))
+        engine.cancel("gone too")
+        early = [w for w in engine.step() if w.request.key == "kept"]
+        engine.cancel("gone")
+        engine.cancel("never asked")
+        done = early + [w for w in finish(engine) if w.request.key != "gone"]
+        assert [w.request.key for w in done] == ["kept"]
+        assert self.same(done[0], alone)
+        assert engine.idle
+
+    def test_a_key_may_be_asked_again_after_it_was_cancelled(self, harness: Harness, engine: Engine) -> None:
+        engine.submit(self.ask(harness))
+        engine.cancel("a")
+        assert engine.idle
+        engine.submit(self.ask(harness))
+        assert len(finish(engine)) == 1
+
+    def test_new_weights_in_mid_completion_lose_nothing_and_say_which_token_is_theirs(
+        self, harness: Harness, engine: Engine
+    ) -> None:
+        if "load" not in harness.able:
+            with pytest.raises(UserError, match="takes no weights"):
+                engine.load(harness.weights(1), 1)
+            return
+        engine.submit(self.ask(harness, seeds=(1, 2, 3), max_tokens=100, key="long"))
+        engine.submit(self.ask(harness, seeds=(1,), max_tokens=100, key="longer"))
+        done = harness.begin(engine)
+        engine.load(harness.weights(1), 1)
+        assert engine.version == 1
+        done += finish(engine)
+        engine.submit(self.ask(harness, key="new"))
+        (new,) = finish(engine)
+        assert len(done) == 4
+        assert all(w.versions == sorted(w.versions) and set(w.versions) <= {0, 1} for w in done)
+        assert all(len(w.versions) == len(w.tokens) for w in done)
+        assert any(0 in w.versions for w in done)
+        assert any(1 in w.versions for w in done)
+        assert set(new.versions) == {1}
+
+    @pytest.mark.parametrize("changes", [{"max_tokens": 0}, {"seeds": ()}], ids=["no room for an answer", "nobody"])
+    def test_a_request_for_nothing_is_an_error(self, changes: dict[str, Any], harness: Harness, engine: Engine) -> None:
+        with pytest.raises(UserError, match="at least 1"):
+            engine.submit(self.ask(harness, **changes))
+        assert engine.idle
+
+    def test_a_request_over_the_window_is_an_error_and_not_cut(self, harness: Harness, engine: Engine) -> None:
+        if "messages" in harness.able:
+            pytest.skip("the window is the endpoint's")
+        with pytest.raises(UserError, match="over the window of 128"):
+            engine.submit(self.ask(harness, (1,) * 100, max_tokens=29))
+        engine.submit(self.ask(harness, (1,) * 100, max_tokens=28))
+        assert len(finish(engine)) == 1
+
+    @pytest.mark.parametrize(("option", "value"), [("top_k", 3), ("min_p", 0.1), ("stop", ("x",)), ("n_top", 2)])
+    def test_an_option_is_done_or_refused_and_never_dropped(
+        self, option: str, value: Any, harness: Harness, engine: Engine
+    ) -> None:
+        request = self.ask(harness, **{option: value})
+        if option not in harness.able:
+            with pytest.raises(UserError, match=f"does not do {option}"):
+                engine.submit(request)
+            assert engine.idle
+            return
+        engine.submit(request)
+        (written,) = finish(engine)
+        if option == "n_top":
+            assert len(written.top) == len(written.tokens)
+            assert all(0 < len(top) <= 2 for top in written.top)

