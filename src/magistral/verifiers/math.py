@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import time
 from fractions import Fraction
+from importlib.metadata import version
 from typing import NamedTuple
 
+from magistral import __version__
 from magistral.flow import Outcome, Problem, Trace, Verdict
 from magistral.verifiers.answer import last_boxed
 from magistral.verifiers.exact import Number, equal_numbers, read_number
-from magistral.verifiers.pool import Pool
+from magistral.verifiers.pool import Budget, Pool
 from magistral.verifiers.shape import Shape, shape_of, split_equation
 from magistral.verifiers.spelling import is_name, may_be_left_out, normalise, split_unit, word
 
@@ -27,17 +29,21 @@ _BASE = re.compile(r"([0-9A-Z]+)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))")
 _NO_FORMULA = re.compile(r"(?<!_)\d \d|\d_|[,:;?…]|\\ldots|\\text\{[^}]* |[<>]|\\[lg]e(?![a-z])")
 
 
+VERSIONS = f"open-magistral {__version__}, latex2sympy2_extended {version('latex2sympy2_extended')}, sympy {version('sympy')}"
+
+
 class Judged(NamedTuple):
     outcome: Outcome
     reason: str
     stage: str
+    read: tuple[str, str] = ("", "")
 
 
 class MathVerifier:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
-    def verify(self, trace: Trace, problem: Problem) -> Verdict:
+    def verify(self, trace: Trace, problem: Problem, *, draw: int = 0) -> Verdict:
         """The last box of the summary against the problem's reference. Raises VerifierFailed if there is no judging."""
         answer = last_boxed(trace.summary)
         if answer is None:
@@ -61,6 +67,8 @@ class MathVerifier:
             answer=answer[:200],
             stage=judged.stage,
             seconds=time.perf_counter() - start,
+            read=judged.read,
+            versions=VERSIONS,
         )
 
 
@@ -70,7 +78,7 @@ class _Comparison:
     def __init__(self, pool: Pool, question: str) -> None:
         self.pool = pool
         self.question = question
-        self.end = time.monotonic() + pool.deadline_s
+        self.budget = Budget(pool.deadline_s)
 
     def values(self, a: str, r: str) -> Judged:
         if a == r:
@@ -100,7 +108,7 @@ class _Comparison:
         for y in r.parts:
             found = next((x for x in left if self.values(x, y).outcome is Outcome.RIGHT), None)
             if found is None:
-                timed_out = time.monotonic() >= self.end
+                timed_out = self.budget.left_s <= 0
                 return Judged(Outcome.TIMED_OUT if timed_out else Outcome.WRONG, f"no part of the answer is {y}", "exact")
             left.remove(found)
         return Judged(Outcome.RIGHT, "the same parts in another order", "exact")
@@ -145,11 +153,11 @@ class _Comparison:
         if bad := _NO_FORMULA.search(a):
             return Judged(Outcome.UNPARSABLE, f"{bad[0]!r} stands in no formula", "exact")
         tolerance = reference.tolerance if reference else Fraction(0)
-        return Judged(*self.pool.equal(a, r, mode=mode, tolerance=str(tolerance), limit_s=self.end - time.monotonic()))
+        return Judged(*self.pool.equal(a, r, mode=mode, tolerance=str(tolerance), budget=self.budget))
 
 
 def _said(same: bool, a: str, r: str) -> Judged:
-    return Judged(Outcome.RIGHT if same else Outcome.WRONG, f"{a} {'=' if same else 'is not'} {r}", "exact")
+    return Judged(Outcome.RIGHT if same else Outcome.WRONG, f"{a} {'=' if same else 'is not'} {r}", "exact", (a, r))
 
 
 def _inside(text: str) -> str:

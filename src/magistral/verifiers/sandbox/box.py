@@ -54,6 +54,9 @@ class Box:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         while self._locks:
             os.close(self._locks.pop())
 
