@@ -132,9 +132,7 @@ class CodeVerifier:
             judging.fail("wrong_answer", f"test {i}: the result cannot be read: {e}")
             return
         if not same:
-            judging.fail(
-                "wrong_answer", f"test {i}: {_shown(test.call)} gives {_spelt(value)}, expected {_spelt(test.expected)}"
-            )
+            judging.fail("wrong_answer", f"test {i}: {_shown(test.call)} gives {_spelt(value)}, expected {_spelt(test.expected)}")
 
     def _ran(self, program: Program, stdin: bytes, tests: CodeTests, i: int, judging: _Judging) -> Ran | None:
         """The run if the program ended in time by itself, else None, the failure noted. Near the limit it is run again, alone."""

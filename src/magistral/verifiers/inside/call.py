@@ -1,4 +1,4 @@
-"""In the box: reads {"nonce", "call", "setup"} on a line, defines what main.py defines, calls, and tells the value after the nonce.
+"""In the box: reads {"nonce", "call", "setup"} on a line, defines what main.py defines, calls, tells the value after the nonce.
 
 A value is JSON: None, booleans and text as they are; ["i", "12"], ["f", "0.5"], ["c", real, imaginary], ["b", hex], ["l", …]
 a list, ["t", …] a tuple, ["s", …] a set, ["d", [key, value], …]. What is right is known outside only.

@@ -6,6 +6,7 @@ it must not know: what a right answer looks like stays on our side.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -150,6 +151,15 @@ def _wait_until_gone(seen: Seen) -> None:
         time.sleep(0.001)
 
 
+def _of_user(uid: int) -> bool:
+    """Whether a process of this user is left, the dead that nobody has fetched among them: they count against the next run."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if f"\nUid:\t{uid}\t" in status.read_text():
+                return True
+    return False
+
+
 def _end(process: subprocess.Popen[bytes], group: Cgroup | None, uid: int | None) -> None:
     """Nobody of the family is left after this."""
     if group is not None:
@@ -159,6 +169,11 @@ def _end(process: subprocess.Popen[bytes], group: Cgroup | None, uid: int | None
     except (ProcessLookupError, PermissionError):
         process.kill()
     if uid is not None:  # that user kills all that it may: its own processes, whatever session they are in
-        subprocess.run(
-            ["/bin/sh", "-c", "kill -9 -1"], user=uid, group=uid, extra_groups=[], check=False, stderr=subprocess.DEVNULL
-        )
+        process.wait()
+        end = time.monotonic() + EMPTY_LIMIT_S
+        while _of_user(uid):
+            subprocess.run(
+                ["/bin/sh", "-c", "kill -9 -1"], user=uid, group=uid, extra_groups=[], check=False, stderr=subprocess.DEVNULL
+            )
+            if time.monotonic() > end:
+                raise VerifierFailed(f"processes of user {uid} outlive being killed")
