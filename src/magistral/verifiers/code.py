@@ -63,14 +63,14 @@ class CodeVerifier:
 
     def judge(self, language: str, source: str, tests: CodeTests, *, problem: str = "", draw: int = 0) -> Verdict:
         """Raises VerifierFailed where the box or the tests, not the answer, are at fault."""
-        start, known = time.perf_counter(), ALIASES.get(language.lower())
+        known = ALIASES.get(language.lower())
         if known is None or (tests.language and ALIASES.get(tests.language.lower()) != known):
             wanted = tests.language or "python or cpp"
             reason = f"the code is in {language!r}, wanted: {wanted}"
             return Verdict(outcome=Outcome.UNPARSABLE, reason=reason, answer=source[:200], stage="format")
-        judging = _Judging()
+        factor, start, judging = self.factor(), time.perf_counter(), _Judging()
         try:
-            with ready(self.pool.box, known, source, tests, self.factor()) as program:
+            with ready(self.pool.box, known, source, tests, factor) as program:
                 self._tests(program, tests, problem, draw, judging)
         except CompileError as e:
             judging.stage = "compile"

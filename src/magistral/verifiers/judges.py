@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from magistral.errors import VerifierFailed
+from magistral.errors import UserError, VerifierFailed
 from magistral.flow import Outcome, Problem, Trace, Verdict
 from magistral.verifiers import VERIFIERS, Verifier
 from magistral.verifiers.pool import Pool
+
+
+@contextmanager
+def checking(problem: str) -> Iterator[None]:
+    """A verifier that breaks says nothing of the answer: whatever it raises is VerifierFailed, with the problem's name."""
+    try:
+        yield
+    except UserError:
+        raise
+    except VerifierFailed as e:
+        raise VerifierFailed(f"problem {problem}: {e}") from e
+    except Exception as e:  # what models write is hostile, and no verifier of ours is perfect
+        raise VerifierFailed(f"problem {problem}: {type(e).__name__}: {e}") from e
 
 
 class Judges:
@@ -47,10 +62,8 @@ class Judges:
     def verify(self, trace: Trace, problem: Problem, *, draw: int = 0) -> Verdict:
         """Raises VerifierFailed where no judgement could be made: the completion is to be dropped and counted."""
         verifier = self.verifier(problem.kind)
-        try:
+        with checking(problem.id):
             verdict = verifier.verify(trace, problem, draw=draw)
-        except VerifierFailed as e:
-            raise VerifierFailed(f"problem {problem.id}: {e}") from e
         if verdict.outcome is Outcome.ERROR:
             raise VerifierFailed(f"problem {problem.id}: {verdict.reason}")
         return verdict
