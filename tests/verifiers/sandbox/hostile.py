@@ -88,7 +88,7 @@ _PYTHON = {
     "reading the kernel's log": ((WA,), TRY.format("open('/dev/kmsg').read(1)")),
     "reading the kernel's memory": ((WA,), TRY.format("open('/proc/kcore', 'rb').read(1)")),
     "reading the disc": ((WA,), "import glob\n" + TRY.format("open(glob.glob('/dev/[svx]d*')[0], 'rb').read(1)")),
-    "looking for what is expected": ((WA,), "import os, sys\nfound = [f for d in ('/box', '/tmp', '/dev/shm') for f in os.listdir(d) if 'expected' in open(os.path.join(d, f), errors='replace').read()] if 1 else 0\nprint('ESCAPED' if found else 'nothing')"),
+    "looking for what is expected": ((WA,), "import os\nsecret = str(31 ** 2)\nfor d in ('/box', '/tmp', '/dev/shm'):\n    for f in os.listdir(d):\n        if secret in open(os.path.join(d, f), errors='replace').read(): print('ESCAPED')\nprint('nothing')"),
     "looking for it in descriptors": ((WA, RE), "import os\nfor n in range(3, 256):\n    try: print('ESCAPED', os.pread(n, 99, 0))\n    except OSError: pass\nprint(0)"),
     "looking for it in arguments": ((WA,), "import glob\nprint([open(f, 'rb').read() for f in glob.glob('/proc/[0-9]*/cmdline')])"),
     "changing its own program": ((WA,), TRY.format("open('/box/main.py', 'w').write('print(49)')")),

@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.verifiers.sandbox.hostile import CALLS, CPP, PYTHON, Hostile
 
 from magistral.verifiers.code import CodeVerifier
 from magistral.verifiers.pool import Pool
 from magistral.verifiers.sandbox.limits import Tier
 from magistral.verifiers.tests import read_tests
-from tests.verifiers.sandbox.hostile import CALLS, CPP, PYTHON, Hostile
 
 pytestmark = pytest.mark.long
 LIMITS = {"wall_s": 1.0, "memory_mb": 128, "output_mb": 1.0, "n_processes": 24}
-SQUARES = read_tests(json.dumps({"tests": [{"stdin": "7\n", "expected": "49"}, {"stdin": "31\n", "expected": "961"}], "limits": LIMITS}))
+SQUARES = read_tests(
+    json.dumps({"tests": [{"stdin": "7\n", "expected": "49"}, {"stdin": "31\n", "expected": "961"}], "limits": LIMITS})
+)
 CALLED = read_tests(json.dumps({"tests": [{"call": "square(31)", "expected": 961}], "limits": LIMITS}))
 
 

@@ -43,6 +43,8 @@ def boxed(host: Host, slot: int, folder: Path, limits: Limits, group: Cgroup | N
     words += ["--seccomp", str(refused)] if host.seccomp else []
     words += ["--ro-bind", "/usr", "/usr", *links(), "--ro-bind", str(folder), "/box"]
     words += ["--size", str(limits.tmp_mb * _MB), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    # the root and /dev are file systems in memory, too, and would take as much as the host has
+    words += ["--size", str(limits.tmp_mb * _MB), "--tmpfs", "/dev/shm", "--remount-ro", "/dev", "--remount-ro", "/"]
     words += [word for pair in ENVIRONMENT.items() for word in ("--setenv", *pair)]
     if group is None:
         words += ["/bin/sh", "-c", _BY_PROCESS, "sh", str(_reserved(limits) // 1024), str(limits.n_processes)]
