@@ -2,8 +2,8 @@
 
 In:  {"id": "a", "kind": "math", "reference": "27", "answer": "27"}, or with a whole `completion` instead of the bare `answer`;
      `reference` may be a list of accepted ones; `question` lets units that it names be added (math).
-     {"id": "b", "kind": "code", "language": "python", "source": "…", "tests": [{"stdin": "1", "expected": "1"}]}, or a `completion`
-     instead of `source`; `limits`, `compare`, `tolerance`, `checker`, `setup` as in the tests of a problem.
+     {"id": "b", "kind": "code", "language": "python", "source": "…", "tests": [{"stdin": "1", "expected": "1"}]}, or
+     `completion` instead of `source`; `limits`, `compare`, `tolerance`, `checker`, `setup` as in the tests of a problem.
 Out: {"id": "a", "verdict": "right", "reason": "27 = 27", "seconds": 0.0001, "tier": null}
 """
 

@@ -115,8 +115,16 @@ PROBES = (
     Probe("reading other users' secrets", _TRY.format("open('/etc/shadow').read()"), _refused),
     Probe("reading the host's files", _TRY.format("import os; os.listdir('/home'); os.listdir('/var')"), _refused),
     Probe("writing to the system", _TRY.format("open('/usr/lib/os-release', 'a')"), _refused),
-    Probe("files outside /tmp", _TRY.format("open('/magistral-probe', 'w').close()"), _refused),
-    Probe("files in /dev", _TRY.format("open('/dev/magistral-probe', 'w').close()"), _refused),
+    Probe(
+        "files outside /tmp",
+        _TRY.format("import os; open('/magistral-probe', 'w').close(); os.remove('/magistral-probe')"),
+        _refused,
+    ),
+    Probe(
+        "files in /dev",
+        _TRY.format("import os; open('/dev/magistral-probe', 'w').close(); os.remove('/dev/magistral-probe')"),
+        _refused,
+    ),
     Probe("changing the program's own folder", "import os\n" + _TRY.format("open(__file__, 'a')"), _refused),
     Probe(
         "seeing other processes (/proc)",
