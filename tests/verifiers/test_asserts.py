@@ -17,7 +17,7 @@ from magistral.verifiers.asserts import calls_of_asserts as converted
         ("assert f() == {1}", [{"call": "f()", "expected": "{1}"}]),
         ("assert abs(f() - 0.5) < 1e-6", [{"call": "bool(abs(f() - 0.5) < 1e-06)", "expected": True}]),
         ("assert f() == g()", [{"call": "bool(f() == g())", "expected": True}]),
-        ("def check(candidate):\n    'doc'\n    assert True\n    assert candidate(1) == None", [{"call": "candidate(1)", "expected": None}]),
+        ("def check(c):\n    'doc'\n    assert True\n    assert c(1) == None", [{"call": "c(1)", "expected": None}]),
         ("for i in range(9):\n    assert f(i) == i", None),
         ("x = 1\nassert f(x) == 1", None),
         ("assert", None),

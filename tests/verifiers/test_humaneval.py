@@ -89,6 +89,9 @@ def test_every_reference_in_python_passes_and_changed_it_fails(verifier: CodeVer
 def test_every_reference_in_cpp_passes_and_emptied_it_fails(verifier: CodeVerifier) -> None:
     known = [t for t in tasks("humaneval-x/cpp.jsonl") if not any(word in t["declaration"] + t["test"] for word in LACKING)]
     assert len(known) == 161
+    for task in known:
+        if task["task_id"] == "CPP/38":  # its declaration runs on into the body
+            task["declaration"] = task["prompt"]
     right = [(t["task_id"], "cpp", t["declaration"] + t["canonical_solution"], cpp_tests(t)) for t in known]
     assert not_as_wanted(verifier, right, lambda judge: judge == "accepted") == []
     emptied = [(t["task_id"], "cpp", t["declaration"] + "return {}; }\n", cpp_tests(t)) for t in known]

@@ -12,12 +12,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from magistral import __version__
-from magistral.cli import chat, eval, grade, rl, sandbox, sft, show
+from magistral.cli import bench_verifiers, chat, eval, grade, rl, sandbox, sft, show
 from magistral.errors import DiscFull, MagistralError
 
 app = typer.Typer(name="magistral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (sft, rl, eval, chat, show, grade):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
+app.command("bench-verifiers")(bench_verifiers.command)
 app.add_typer(sandbox.app, name="sandbox")
 
 

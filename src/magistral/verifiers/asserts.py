@@ -1,8 +1,7 @@
-"""Tests that were written as Python asserts (HumanEval, MBPP), turned into calls and values, so that what is expected stays outside.
+"""Tests written as Python asserts (HumanEval, MBPP), turned into calls and values, so that what is expected stays outside.
 
-`assert f(1, 2) == 3` becomes {"call": "f(1, 2)", "expected": 3}. An assert of another form becomes {"call": "bool(…)", "expected":
-true}; asserts under a loop or with other statements between stay one call that must not raise: both are weaker, since an answer can
-guess what is expected.
+`assert f(1, 2) == 3` becomes {"call": "f(1, 2)", "expected": 3}. Another assert becomes {"call": "bool(…)", "expected": true},
+which is weaker: an answer can guess what is expected.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def plain_characters(text: str) -> str:
     text = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
     text = _LOWERED.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
     for sign, name in _MONEY:
-        text = re.sub(rf"^\s*{sign}\s*(.+)$|^(.+?)\s*{sign}\s*$", lambda m, n=name: f"{m[1] or m[2]}\\text{{ {n}}}", text)
+        money = re.fullmatch(rf"\s*{sign}\s*(.+)|(.+?)\s*{sign}\s*", text)
+        text = f"{money[1] or money[2]}\\text{{ {name}}}" if money else text
     return "".join(map(_plain, text.translate(_SIGNS))).translate(_SIGNS)
 
 

@@ -112,7 +112,7 @@ def _main(tests: CodeTests) -> bytes:
         if test.call is not None
     )
     return (
-        f'#define main magistral_unused_main\n#include "answer.cpp"\n#undef main\n#include "call.hpp"\n{tests.setup}\n'
+        f'#include "call.hpp"\n#define main magistral_unused_main\n#include "answer.cpp"\n#undef main\n{tests.setup}\n'
         f"int main() {{\n  auto [nonce, index] = magistral_box::asked();\n  switch (index) {{\n{cases}  }}\n}}\n"
     ).encode()
 
