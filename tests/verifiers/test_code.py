@@ -45,7 +45,7 @@ def judge(verifier: CodeVerifier, source: str, tests: object, language: str = "p
         ("while True: pass", SUM, "timed_out"),
         ("import time; time.sleep(99)", SUM, "timed_out"),
         ("x = [0] * 10**9", SUM, "memory_limit"),
-        ("while True: print('3')", SUM, "output_limit"),
+        ("while True: print('3' * 9999)", SUM, "output_limit"),
         ("def add(a, b): return a + b", ADD, "accepted"),
         ("add = lambda a, b: a + b\nprint('noise'); print('more', end='')", ADD, "accepted"),
         ("def add(a, b): return 3", ADD, "wrong_answer"),

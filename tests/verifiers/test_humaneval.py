@@ -94,5 +94,9 @@ def test_every_reference_in_cpp_passes_and_emptied_it_fails(verifier: CodeVerifi
             task["declaration"] = task["prompt"]
     right = [(t["task_id"], "cpp", t["declaration"] + t["canonical_solution"], cpp_tests(t)) for t in known]
     assert not_as_wanted(verifier, right, lambda judge: judge == "accepted") == []
-    emptied = [(t["task_id"], "cpp", t["declaration"] + "return {}; }\n", cpp_tests(t)) for t in known]
+    emptied = [
+        (t["task_id"], "cpp", t["declaration"] + "return {}; }\n", cpp_tests(t))
+        for t in known
+        if t["task_id"] != "CPP/23"  # its tests call the C library's own strlen, not the answer's
+    ]
     assert not_as_wanted(verifier, emptied, lambda judge: judge != "accepted") == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -33,7 +34,10 @@ _TIMES = re.compile(r"(?<![_^\d.])(\d+(?:\.\d+)?)\(")
 _NO_FORMULA = re.compile(r"(?<!_)\d \d|\d_|[,:;?…]|\\ldots|\\text\{[^}]* |[<>]|\\[lg]e(?![a-z])")
 
 
-VERSIONS = f"open-magistral {__version__}, latex2sympy2_extended {version('latex2sympy2_extended')}, sympy {version('sympy')}"
+@cache
+def versions() -> str:
+    """What judges."""
+    return f"open-magistral {__version__}, latex2sympy2_extended {version('latex2sympy2_extended')}, sympy {version('sympy')}"
 
 
 class Judged(NamedTuple):
@@ -72,7 +76,7 @@ class MathVerifier:
             stage=judged.stage,
             seconds=time.perf_counter() - start,
             read=judged.read,
-            versions=VERSIONS,
+            versions=versions(),
         )
 
 

@@ -36,7 +36,7 @@ class Equal(NamedTuple):
 
 @dataclass(slots=True)
 class Budget:
-    """What is left of one comparison's time. Waiting for a free process, or for a new one, costs nothing of it."""
+    """What is left of one comparison's time. Waiting for a free process, or for a new interpreter, costs nothing."""
 
     left_s: float
 
@@ -120,9 +120,12 @@ class Worker:
 
     def equal(self, question: list[str], budget: Budget) -> Equal:
         for _ in range(2):
-            self._be_ready()
             start = time.monotonic()
+            if self._process is None or self._process.poll() is not None:
+                self._be_ready()
+                start = time.monotonic()  # a new interpreter takes a second; a new child milliseconds, and those count
             try:
+                self._be_ready()
                 reply = self._ask(question, start + budget.left_s)
             except TimeoutError as e:
                 self._kill_child()

@@ -22,7 +22,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
-GROWTH_BYTES = 96 << 20
+GROWTH_BYTES = 80 << 20
 """chosen: what one child may take beyond the imported libraries, so that a worker stays under 150 MB."""
 QUESTIONS = 500
 """chosen: SymPy's caches grow; after so many questions a new child takes over, in milliseconds."""
