@@ -145,10 +145,18 @@ def _said(seen: Seen, name: str) -> int | None:
 def _wait_until_gone(seen: Seen) -> None:
     """A process namespace dies with its first process, but not at once. Raises VerifierFailed where it does not."""
     first, end = _said(seen, "child-pid"), time.monotonic() + EMPTY_LIMIT_S
-    while first is not None and Path(f"/proc/{first}").exists():
+    while first is not None and _lives(first):
         if time.monotonic() > end:
             raise VerifierFailed(f"a boxed program (process {first}) outlives being killed")
         time.sleep(0.001)
+
+
+def _lives(pid: int) -> bool:
+    """Dead and not yet fetched by its parent is not alive: all others of its namespace are gone by then."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return False
 
 
 def _of_user(uid: int) -> bool:
