@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from magistral.log import machine
+from common import load_average, write_results
+
 from magistral.verifiers.bench import Row, installed, measure, references, written_pairs
 from magistral.verifiers.code import CodeVerifier
 from magistral.verifiers.math import MathVerifier, versions
@@ -28,7 +29,6 @@ from magistral.verifiers.programs import ready, version
 from magistral.verifiers.sandbox.host import python
 from magistral.verifiers.tests import read_tests
 
-RESULT = Path(__file__).parent / "results" / "verifiers.json"
 N_RUNS = 60
 PROGRAMS = {
     "bits/stdc++.h": "#include <bits/stdc++.h>\nint main() { std::map<int, std::string> m; std::cout << m.size(); }\n",
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     data = parser.parse_args().data
-    result: dict[str, Any] = {"machine": machine(), "load_average_before": round(os.getloadavg()[0], 2), "seed": None}
+    result: dict[str, Any] = {"load_average_before": load_average(), "seed": "none: nothing is drawn"}
     result["versions"] = f"{versions()}, {version('cpp')}, boxed {version('python')}"
     with Pool() as pool:
         result["box"] = box_cost(pool)
@@ -155,9 +155,8 @@ def main() -> None:
     if peer:
         a, b = pairs_per_s(ours), pairs_per_s(peer)
         result["math500_pairs_per_s"] = {"magistral": round(a, 1), "math-verify": round(b, 1), "ratio": round(a / b, 2)}
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1, ensure_ascii=False))
+    write_results("verifiers", result)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,12 @@ def test_less_isolation_than_required_is_refused() -> None:
         Box(1, require_isolation=True, host=weaker(Tier.UID))
 
 
+def test_code_is_not_run_with_our_own_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magistral.verifiers.sandbox.box.find_host", lambda: weaker(Tier.RLIMITS))
+    with pytest.raises(UserError, match="Install bubblewrap"):
+        Box(1)
+
+
 def test_two_boxes_never_share_a_user_id() -> None:
     host = weaker(Tier.UID)
     if host.tier is not Tier.UID:

@@ -35,12 +35,17 @@ _NO_MEMORY = (b"MemoryError", b"std::bad_alloc", b"out of memory")
 class Box:
     """Runs programs, at most `n_slots` at once (None: as many as cores); threads that ask for more wait. A context manager.
 
-    Raises UserError if `require_isolation` and this host offers less than the strongest tier."""
+    Raises UserError if `require_isolation` and this host offers less than the strongest tier, and where nothing but limits for
+    each process would stand between a program and our own files, unless such a `host` is handed in."""
 
     def __init__(self, n_slots: int | None = None, *, require_isolation: bool = False, host: Host | None = None) -> None:
         self.host = find_host() if host is None else host
         if require_isolation and self.host.tier is not Tier.FULL:
             raise UserError(f"isolation {Tier.FULL!s} is required, and this host gives {self.host.tier!s}: {self.host.why}")
+        if host is None and self.host.tier is Tier.RLIMITS:
+            raise UserError(
+                f"code cannot be kept from your files here: {self.host.why}. Install bubblewrap, or use a container as root"
+            )
         self.n_slots = n_slots or len(os.sched_getaffinity(0))
         self._slots: queue.Queue[int] = queue.Queue()
         self._turn = threading.Lock()

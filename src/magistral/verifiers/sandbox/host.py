@@ -18,7 +18,10 @@ from magistral.verifiers.sandbox.cgroup import Cgroups
 from magistral.verifiers.sandbox.limits import Tier
 
 FIRST_UID = 64_000
-"""chosen: slot n runs as user FIRST_UID + n, numbers that Debian gives to nobody."""
+N_UIDS = 900
+"""chosen: numbers that Debian gives to nobody. Without namespaces each slot has one of these for itself; under bubblewrap a slot's
+user is one of the hundred after them: ending a run without namespaces kills every process of its user."""
+BOXED_UID = FIRST_UID + N_UIDS
 TRY_LIMIT_S = 10.0
 
 
@@ -70,7 +73,7 @@ def _find_bwrap() -> tuple[str, str]:
     path = shutil.which("bwrap")
     if path is None:
         return "", "bubblewrap (bwrap) is not installed"
-    drop = drop_rights(shutil.which("setpriv") or "", FIRST_UID) if os.geteuid() == 0 else []
+    drop = drop_rights(shutil.which("setpriv") or "", BOXED_UID) if os.geteuid() == 0 else []
     try:
         tried = subprocess.run(
             [*drop, path, *NAMESPACES, "--ro-bind", "/usr", "/usr", *links(), "/usr/bin/env", "true"],

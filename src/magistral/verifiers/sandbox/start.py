@@ -16,7 +16,7 @@ from pathlib import Path
 from magistral.errors import VerifierFailed
 from magistral.verifiers.sandbox import launch
 from magistral.verifiers.sandbox.cgroup import Cgroup
-from magistral.verifiers.sandbox.host import FIRST_UID, NAMESPACES, Host, drop_rights, links, python, scratch
+from magistral.verifiers.sandbox.host import BOXED_UID, FIRST_UID, N_UIDS, NAMESPACES, Host, drop_rights, links, python, scratch
 from magistral.verifiers.sandbox.limits import Limits, Tier
 
 _MB = 1 << 20
@@ -38,7 +38,7 @@ def boxed(host: Host, slot: int, folder: Path, limits: Limits, group: Cgroup | N
     status, refused = fds
     words = ["/bin/sh", "-c", _ENTER, "sh", " ".join(group.entrances) if group else ""]
     words += [str(min(limits.memory_mb, STACK_MB) * 1024), str(limits.tmp_mb * 2048)]  # kilobytes, blocks of 512 bytes
-    words += drop_rights(host.setpriv, FIRST_UID + slot)
+    words += drop_rights(host.setpriv, BOXED_UID + slot % 100)
     words += [host.bwrap, *NAMESPACES, "--json-status-fd", str(status)]
     words += ["--seccomp", str(refused)] if host.seccomp else []
     words += ["--ro-bind", "/usr", "/usr", *links(), "--ro-bind", str(folder), "/box"]
@@ -119,7 +119,7 @@ def start(words: Sequence[str], stdin: int, passed: tuple[int, ...], place: str,
 
 def take_uid() -> tuple[int, int]:
     """A user id that no other slot of this machine has (its processes are counted and killed by it), and the lock to close."""
-    for uid in range(FIRST_UID, FIRST_UID + 900):
+    for uid in range(FIRST_UID, FIRST_UID + N_UIDS):
         lock = os.open(scratch() / f"uid-{uid}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,4 +127,4 @@ def take_uid() -> tuple[int, int]:
             os.close(lock)
         else:
             return uid, lock
-    raise VerifierFailed("900 user ids are all in use by other boxes")
+    raise VerifierFailed(f"{N_UIDS} user ids are all in use by other boxes")
