@@ -48,7 +48,7 @@ class NoAlgebra(Pool):
 
 
 def read_all(answer: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for reference in REFERENCES:
         assert MathVerifier(NoAlgebra()).compare(answer, reference).outcome is not Outcome.ERROR
         assert ChoiceVerifier(NoAlgebra()).compare(answer, "B").outcome is not Outcome.ERROR
@@ -57,7 +57,7 @@ def read_all(answer: str) -> None:
     same_output(answer, "1 2", "float", 1e-6)
     with contextlib.suppress(ValueError):
         same_value(told_value(answer), "[1, 2]", "float", 1e-6)
-    assert time.perf_counter() - start < 5  # milliseconds, on a machine that does nothing else
+    assert time.process_time() - start < 2  # some milliseconds
 
 
 @settings(QUICKLY, max_examples=500)
@@ -76,7 +76,7 @@ def test_none_of_a_hundred_thousand_texts_breaks_the_reading(answer: str) -> Non
 @pytest.mark.long
 def test_none_of_ten_thousand_texts_breaks_computer_algebra() -> None:
     slowest = 0.0
-    with Pool(deadline_s=1.0) as pool:
+    with Pool(deadline_s=3.0) as pool:
 
         @settings(QUICKLY, max_examples=10_000)
         @given(ANSWERS)
@@ -87,7 +87,7 @@ def test_none_of_ten_thousand_texts_breaks_computer_algebra() -> None:
             slowest = max(slowest, verdict.seconds)
 
         check()
-    assert slowest < 3  # the deadline, and a new child on a busy machine
+    assert slowest < 6  # the deadline, and a new child on a busy machine
 
 
 JSON = st.recursive(

@@ -19,7 +19,7 @@ from magistral.verifiers.sandbox.limits import Tier
 
 FIRST_UID = 64_000
 N_UIDS = 900
-"""chosen: numbers that Debian gives to nobody. Without namespaces each slot has one of these for itself; under bubblewrap a slot's
+"""chosen: numbers that Debian gives to nobody. Without namespaces each slot has one of these for itself; under bubblewrap its
 user is one of the hundred after them: ending a run without namespaces kills every process of its user."""
 BOXED_UID = FIRST_UID + N_UIDS
 TRY_LIMIT_S = 10.0
