@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import statistics
 import subprocess
@@ -56,6 +57,8 @@ REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("dollars around it", lambda r: f"${r}$"),
     ("spaces within", lambda r: r.replace(",", ", ").replace("=", " = ").replace("+", " + ")),
     ("a final point", lambda r: f"{r}."),
+    ("an integer as a fraction", lambda r: f"\\frac{{{2 * int(r)}}}{{2}}" if r.lstrip("-").isdecimal() and r.isascii() else r),
+    ("roots and fractions without braces", lambda r: re.sub(r"\\(sqrt|frac)\{(\d)\}(?:\{(\d)\})?", r"\\\1 \2 \3", r)),
 )
 """Spellings of an answer that change nothing of it."""
 

@@ -75,6 +75,7 @@ def normalise(text: str) -> str:
     text = re.sub(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi ", text)
     text = re.sub(r"(?<![a-zA-Z\\])exp\(([^()]*)\)", r"e^{\1}", text)
     text = _ROOT.sub(lambda m: f"\\sqrt{{{m[1] or m[2]}}}", text)
+    text = re.sub(r"\\frac\s*([0-9a-zA-Z])", r"\\frac{\1}", text)
     text = _FRACTION.sub(lambda m: f"\\frac{{{(m[1] or m[2] or '').strip()}}}{{{(m[3] or m[4] or '').strip()}}}", text)
     text = re.sub(r" {2,}", " ", text.replace("<=", r"\le ").replace(">=", r"\ge "))
     text = _COORDINATES.sub("", _SPACE.sub("", text).strip().rstrip(".\\ "))
