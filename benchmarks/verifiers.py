@@ -1,6 +1,9 @@
 """How good and how quick verifiers are: math beside the peers that are installed, the box beside a bare process.
 
-    python benchmarks/verifiers.py [--data FOLDER]     FOLDER holds math500/test.jsonl; writes benchmarks/results/verifiers.json
+    python benchmarks/verifiers.py [--data FOLDER] [PART...]
+
+FOLDER holds math500/test.jsonl. PART: box, compile, group, memory, pairs, math500; all without one. Writes
+benchmarks/results/verifiers.json, where parts that were not asked for stay as they were.
 
 Ratios are of one run on one machine, in turns, so that what else runs there slows both sides.
 """
@@ -19,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import load_average, write_results
+from common import RESULTS, load_average, write_results
 
 from magistral.verifiers.bench import Row, installed, measure, references, written_pairs
 from magistral.verifiers.code import CodeVerifier
@@ -48,9 +51,18 @@ def math500(data: Path) -> list[Row]:
     ]
 
 
-def graders(data: Path) -> dict[str, Any]:
-    rows = written_pairs() + math500(data)
-    return {name: {kind: m.summary() for kind, m in measure(name, rows).items()} for name in installed()}
+def graders(rows: list[Row]) -> dict[str, Any]:
+    return {name: {kind: m.summary() for kind, m in by_kind.items()} for name, by_kind in measure(installed(), rows).items()}
+
+
+def speed(data: Path) -> dict[str, Any]:
+    """Pairs a second on MATH-500, of every grader in turns."""
+    by_grader = graders(math500(data))
+    rates = {name: round(pairs_per_s(by_kind), 1) for name, by_kind in by_grader.items()}
+    ratios = {
+        f"magistral_over_{name}": round(rates["magistral"] / rate, 2) for name, rate in rates.items() if name != "magistral"
+    }
+    return {"pairs_per_s": rates, **ratios, "graders": by_grader}
 
 
 def worker_memory(data: Path) -> dict[str, float]:
@@ -139,23 +151,31 @@ def pairs_per_s(by_kind: dict[str, Any]) -> float:
     return float(sum(k["n"] for k in kinds) / sum(k["n"] / k["pairs_per_s"] for k in kinds))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-    data = parser.parse_args().data
-    result: dict[str, Any] = {"load_average_before": load_average(), "seed": "none: nothing is drawn"}
-    result["versions"] = f"{versions()}, {version('cpp')}, boxed {version('python')}"
+def with_pool(part: Callable[[Pool], dict[str, Any]]) -> dict[str, Any]:
     with Pool() as pool:
-        result["box"] = box_cost(pool)
-        result["compile_s"] = compiling(pool)
-        result["group_16x20"] = group(pool)
-    result["worker_memory"] = worker_memory(data)
-    result["math"] = graders(data)
-    ours, peer = (result["math"].get(name, {}) for name in ("magistral", "math-verify"))
-    if peer:
-        a, b = pairs_per_s(ours), pairs_per_s(peer)
-        result["math500_pairs_per_s"] = {"magistral": round(a, 1), "math-verify": round(b, 1), "ratio": round(a / b, 2)}
-    print(json.dumps(result, indent=1, ensure_ascii=False))
+        return part(pool)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    arguments = parser.parse_args()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "box": lambda: with_pool(box_cost),
+        "compile": lambda: with_pool(compiling),
+        "group": lambda: with_pool(group),
+        "memory": lambda: worker_memory(arguments.data),
+        "pairs": lambda: graders(written_pairs()),
+        "math500": lambda: speed(arguments.data),
+    }
+    file = RESULTS / "verifiers.json"
+    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    result |= {"seed": "none: nothing is drawn", "versions": f"{versions()}, {version('cpp')}, boxed {version('python')}"}
+    for name in arguments.parts or parts:
+        result[name] = {"load_average_before": load_average(), **parts[name]()}
+        print(name, json.dumps(result[name], indent=1, ensure_ascii=False))
+    result.pop("machine", None)
     write_results("verifiers", result)
 
 

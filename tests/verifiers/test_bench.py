@@ -42,7 +42,7 @@ def test_our_verifier_accepts_nothing_hostile_and_every_reference_however_it_is_
     rows = [row for row in written_pairs() if row.kind == "hostile"] + reference_pairs(DATA)
     if not DATA.exists():
         pytest.skip(f"the benchmarks are not here: {DATA}")
-    measured = measure("magistral", rows)
+    measured = measure(["magistral"], rows)["magistral"]
     assert {kind for kind in measured} == {"hostile", "math500", "aime24", "aime25", "gsm8k", "olympiadbench"}
     assert {(kind, m.n_hung, m.n_failed) for kind, m in measured.items()} == {(kind, 0, 0) for kind in measured}
     assert [row for m in measured.values() for row in m.false_positives + m.false_negatives] == []
@@ -52,6 +52,6 @@ def test_a_grader_that_hangs_is_killed_and_counted(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(bench, "HANG_S", 0.5)
     hangs = Row("9^{9^{9^9}}", r"\sqrt 2", "", right=False, kind="hostile", reason="takes the whole deadline of 5 s")
     plain = Row("27", "27", "", right=True, kind="plain", reason="the same")
-    measured = measure("magistral", [plain, hangs, plain])
+    measured = measure(["magistral"], [plain, hangs, plain])["magistral"]
     assert (measured["hostile"].n_hung, measured["plain"].n_hung) == (1, 0)
     assert measured["plain"].summary()["false_negatives"] == 0

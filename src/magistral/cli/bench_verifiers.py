@@ -39,12 +39,11 @@ def command(
             raise UnknownName(f"no grader named {name!r}; {nearest(name, PEERS)}")
     graders = grader or installed()
     rows = [r for r in written_pairs() + (reference_pairs(data) if data else []) if not kind or r.kind in kind]
-    result: dict[str, Any] = {}
-    for name in graders:
-        with progress(f"bench-verifiers: {name}", len(rows)) as advance:
-            measured = measure(name, rows, partial(advance, 1))
-        result[name] = {kind: m.summary() for kind, m in measured.items()}
-        for m in measured.values() if show else ():
+    with progress("bench-verifiers", len(rows)) as advance:
+        measured = measure(graders, rows, partial(advance, 1))
+    result = {name: {kind: m.summary() for kind, m in by_kind.items()} for name, by_kind in measured.items()}
+    for name, by_kind in measured.items() if show else ():
+        for m in by_kind.values():
             _show(name, m)
     _print(result)
     if out is not None:

@@ -97,6 +97,17 @@ class Measured:
     """Killed after HANG_S."""
     seconds: list[float] = field(default_factory=list)
 
+    def add(self, row: Row, said: str, seconds: float) -> None:
+        self.n += 1
+        self.seconds.append(seconds)
+        self.n_hung += said == "hung"
+        self.n_failed += said in ("failed", "died")
+        self.n_timed_out += said == "timed_out"
+        if row.right and said != "right":
+            self.false_negatives.append(row)
+        if not row.right and said == "right":
+            self.false_positives.append(row)
+
     def summary(self) -> dict[str, Any]:
         ordered = sorted(self.seconds) or [0.0]
         return {
@@ -117,28 +128,23 @@ def installed() -> list[str]:
     return [name for name, module in PEERS.items() if util.find_spec(module) is not None]
 
 
-def measure(grader: str, rows: Iterable[Row], on_row: Callable[[], None] = lambda: None) -> dict[str, Measured]:
-    """By kind of pair. The grader's process is started again when it hangs or dies."""
-    measured: dict[str, Measured] = {}
-    process: Grader | None = None
+def measure(
+    graders: Sequence[str], rows: Iterable[Row], on_row: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, Measured]]:
+    """By grader and kind of pair. Graders take turns, pair by pair, so that what else runs on the machine slows all alike.
+
+    The process of one that hangs or dies is started again."""
+    measured: dict[str, dict[str, Measured]] = {name: {} for name in graders}
+    processes = {name: Grader(name) for name in graders}
     for row in rows:
-        into = measured.setdefault(row.kind, Measured())
-        into.n += 1
-        process = process or Grader(grader)
-        said, seconds = process.ask(row)
-        into.seconds.append(seconds)
-        if said in ("hung", "died"):
-            process.stop()
-            process = None
-        into.n_hung += said == "hung"
-        into.n_failed += said in ("failed", "died")
-        into.n_timed_out += said == "timed_out"
-        if row.right and said != "right":
-            into.false_negatives.append(row)
-        if not row.right and said == "right":
-            into.false_positives.append(row)
+        for name in graders:
+            said, seconds = processes[name].ask(row)
+            measured[name].setdefault(row.kind, Measured()).add(row, said, seconds)
+            if said in ("hung", "died"):
+                processes[name].stop()
+                processes[name] = Grader(name)
         on_row()
-    if process is not None:
+    for process in processes.values():
         process.stop()
     return measured
 
