@@ -98,8 +98,18 @@ class Verdict:
     answer: str = ""
     """The answer as it was read, empty where there was none."""
     stage: str = ""
-    """Which step decided: format, exact, symbolic, pool."""
+    """Which step decided: format, exact, symbolic, pool, compile, test."""
     seconds: float = 0.0
+    read: tuple[str, str] = ("", "")
+    """How the answer and the reference were read, as ("7/2", "3.5"); empty where there was no reading."""
+    judge: str = ""
+    """Of code: accepted, wrong_answer, compile_error, runtime_error, memory_limit, output_limit, timed_out."""
+    peak_mb: float | None = None
+    """The most memory that the boxed program had; None where nothing was run or the host does not count it."""
+    tier: str = ""
+    """How boxed programs were kept in, as "bubblewrap+cgroups"; empty where nothing was run."""
+    versions: str = ""
+    """What judged, as "open-magistral 0.1.0, sympy 1.14.0"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,7 +110,7 @@ def test_a_reference_that_cannot_be_read_is_no_reward_of_0(scorer: Scorer) -> No
 
 
 def test_a_kind_without_verifier_lists_those_there_are(scorer: Scorer) -> None:
-    with pytest.raises(UnknownName, match="known: math"):
+    with pytest.raises(UnknownName, match="known: choice, code, math"):
         scorer.score(completion("<think>a</think>b", problem=Problem(id="p", question="?", reference="b", kind="proof")))
 
 
@@ -122,7 +122,7 @@ def test_an_integer_answer_is_scored_in_about_a_millisecond_without_a_process() 
         for _ in range(50):
             scorer.score(asked)
         assert (time.perf_counter() - start) / 50 < 0.01  # ten times what it takes, since machines are shared
-        assert not scorer._pool.started
+        assert not scorer._judges.pool.started
 
 
 def test_scoring_does_not_import_torch() -> None:

@@ -16,7 +16,7 @@ from magistral.flow import Outcome, Problem, Trace
 from magistral.text.trace import parse
 from magistral.verifiers import VERIFIERS
 from magistral.verifiers.math import MAX_CHARACTERS, MathVerifier
-from magistral.verifiers.pool import Pool
+from magistral.verifiers.pool import Equal, Pool
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 
@@ -256,8 +256,8 @@ def test_numbers_lists_and_words_start_no_process() -> None:
 
 
 class NoAlgebra(Pool):
-    def equal(self, answer: str, reference: str, **_: object) -> tuple[Outcome, str, str]:
-        return Outcome.WRONG, "not asked", "symbolic"
+    def equal(self, answer: str, reference: str, **_: object) -> Equal:
+        return Equal(Outcome.WRONG, "not asked", "symbolic")
 
 
 PIECES = [

@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from magistral.errors import VerifierFailed
-from magistral.flow import Completion, Outcome, Problem, Reward, Scored, Trace, Verdict
+from magistral.flow import Completion, Outcome, Reward, Scored, Trace, Verdict
 from magistral.recipe import RewardWeights
 from magistral.rewards.correctness import is_correct
 from magistral.rewards.format import format_fault
 from magistral.rewards.language import language_consistency
 from magistral.rewards.length import length_penalty
 from magistral.text.trace import THINK_TEXT, Marks, parse
-from magistral.verifiers import VERIFIERS, Verifier
-from magistral.verifiers.pool import Pool
+from magistral.verifiers.judges import Judges
 
 
 class Scorer:
@@ -28,17 +26,18 @@ class Scorer:
         marks: Marks = THINK_TEXT,
         parse_tokens: Callable[[Sequence[int]], Trace] | None = None,
         deadline_s: float = 5.0,
+        n_workers: int = 1,
+        require_isolation: bool = False,
     ) -> None:
         """`parse_tokens`: for marks that are control tokens, so that a text which only reads like one is none."""
         self.weights, self.marks, self.parse_tokens = weights, marks, parse_tokens
-        self._pool = Pool(deadline_s)
-        self._verifiers: dict[str, Verifier] = {}
+        self._judges = Judges(deadline_s=deadline_s, n_workers=n_workers, require_isolation=require_isolation)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pool.__exit__(kind, error, trace)
+        self._judges.close()
 
     def score(self, completion: Completion) -> Scored:
         """Raises VerifierFailed where no judgement could be made: the completion is to be dropped and counted."""
@@ -48,19 +47,8 @@ class Scorer:
         if fault:  # grading stops: length and language are not looked at (chosen; the paper does not say)
             verdict = Verdict(outcome=Outcome.UNPARSABLE, reason=f"format: {fault}", stage="format")
             return Scored(completion=completion, trace=trace, verdict=verdict, reward=Reward(reasons=(f"format 0: {fault}",)))
-        verdict = self._verdict(trace, completion.problem)
+        verdict = self._judges.verify(trace, completion.problem, draw=completion.group)
         return Scored(completion=completion, trace=trace, verdict=verdict, reward=self._reward(completion, trace, verdict))
-
-    def _verdict(self, trace: Trace, problem: Problem) -> Verdict:
-        if problem.kind not in self._verifiers:
-            self._verifiers[problem.kind] = VERIFIERS[problem.kind](self._pool)
-        try:
-            verdict = self._verifiers[problem.kind].verify(trace, problem)
-        except VerifierFailed as e:
-            raise VerifierFailed(f"problem {problem.id}: {e}") from e
-        if verdict.outcome is Outcome.ERROR:
-            raise VerifierFailed(f"problem {problem.id}: {verdict.reason}")
-        return verdict
 
     def _reward(self, completion: Completion, trace: Trace, verdict: Verdict) -> Reward:
         w = self.weights

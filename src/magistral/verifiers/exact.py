@@ -14,7 +14,7 @@ DECIMAL_DIGITS = 3
 _PLAIN = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _DECIMAL = re.compile(rf"([+-]?)({_PLAIN})(?:[eE]([+-]?\d{{1,3}})|(?:\\times|\\cdot) ?10\^(?:\{{([+-]?\d{{1,3}})\}}|(\d)))?")
 _POWER_OF_TEN = re.compile(r"([+-]?)10\^(?:\{([+-]?\d{1,3})\}|(\d))")
-_REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{(\d+)\}")
+_REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\{(\d+)\}|\((\d+)\))")
 _FRACTION = re.compile(rf"([+-]?)(\d*) ?\\frac\{{([+-]?{_PLAIN})\}}\{{([+-]?{_PLAIN})\}}")
 _SLASH = re.compile(rf"([+-]?)(?:(\d+) )?({_PLAIN})/({_PLAIN})")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:([, ])\d{3})(?:\1\d{3})*(?:\.\d+)?")
@@ -45,7 +45,7 @@ def read_number(text: str) -> Number | None:
     if match := _POWER_OF_TEN.fullmatch(text):
         return Number(_signed(match[1], Fraction(10) ** int(match[2] or match[3])))
     if match := _REPEATING.fullmatch(text):
-        sign, whole, fixed, repeated = match.groups()
+        sign, whole, fixed, repeated = match[1], match[2], match[3], match[4] or match[5]
         rest = Fraction(int(repeated), (10 ** len(repeated) - 1) * 10 ** len(fixed))
         return Number(_signed(sign, Fraction(int(whole + fixed or 0), 10 ** len(fixed)) + rest))
     if match := _FRACTION.fullmatch(text) or _SLASH.fullmatch(text):

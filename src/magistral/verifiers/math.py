@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 import time
 from fractions import Fraction
+from functools import cache
+from importlib.metadata import version
 from typing import NamedTuple
 
+from magistral import __version__
 from magistral.flow import Outcome, Problem, Trace, Verdict
 from magistral.verifiers.answer import last_boxed
 from magistral.verifiers.exact import Number, equal_numbers, read_number
-from magistral.verifiers.pool import Pool
+from magistral.verifiers.pool import Budget, Pool
 from magistral.verifiers.shape import Shape, shape_of, split_equation
 from magistral.verifiers.spelling import is_name, may_be_left_out, normalise, split_unit, word
 
@@ -24,20 +27,31 @@ MAX_UNORDERED = 16
 """chosen: longer sets must be in the reference's order, since each part may be compared with each."""
 
 _BASE = re.compile(r"([0-9A-Z]+)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))")
+_DECIMAL_COMMA = re.compile(r"([+-]?\d+|[+-]?\d{1,3}(?:[. ]\d{3})+),(\d+|\d*\(\d+\))((?:%|\\text\{[^{}]*\}| ?[a-zA-Z]{2,})?)")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
+_TIMES = re.compile(r"(?<![_^\d.])(\d+(?:\.\d+)?)\(")
+"""The grammar takes `2(3)` for a sum."""
 _NO_FORMULA = re.compile(r"(?<!_)\d \d|\d_|[,:;?…]|\\ldots|\\text\{[^}]* |[<>]|\\[lg]e(?![a-z])")
+
+
+@cache
+def versions() -> str:
+    """What judges."""
+    return f"open-magistral {__version__}, latex2sympy2_extended {version('latex2sympy2_extended')}, sympy {version('sympy')}"
 
 
 class Judged(NamedTuple):
     outcome: Outcome
     reason: str
     stage: str
+    read: tuple[str, str] = ("", "")
 
 
 class MathVerifier:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
-    def verify(self, trace: Trace, problem: Problem) -> Verdict:
+    def verify(self, trace: Trace, problem: Problem, *, draw: int = 0) -> Verdict:
         """The last box of the summary against the problem's reference. Raises VerifierFailed if there is no judging."""
         answer = last_boxed(trace.summary)
         if answer is None:
@@ -61,6 +75,8 @@ class MathVerifier:
             answer=answer[:200],
             stage=judged.stage,
             seconds=time.perf_counter() - start,
+            read=judged.read,
+            versions=versions(),
         )
 
 
@@ -70,7 +86,7 @@ class _Comparison:
     def __init__(self, pool: Pool, question: str) -> None:
         self.pool = pool
         self.question = question
-        self.end = time.monotonic() + pool.deadline_s
+        self.budget = Budget(pool.deadline_s)
 
     def values(self, a: str, r: str) -> Judged:
         if a == r:
@@ -85,6 +101,10 @@ class _Comparison:
             a_shape = shape_of(a)  # 1,234 beside a list is a list
         if a_shape and r_shape:
             return self._parts(a_shape, r_shape, f"{a} is not {r}")
+        if r_shape is None and (number := _decimal_comma(a)) is not None:
+            return self.values(number, r)
+        if "\\emptyset" in (a, r):
+            return _said(a == r, a, r)
         if a_shape or r_shape:
             return Judged(Outcome.WRONG, f"{a} and {r} are not of one form", "exact")
         return self._equations(split_equation(a), split_equation(r))
@@ -100,7 +120,7 @@ class _Comparison:
         for y in r.parts:
             found = next((x for x in left if self.values(x, y).outcome is Outcome.RIGHT), None)
             if found is None:
-                timed_out = time.monotonic() >= self.end
+                timed_out = self.budget.left_s <= 0
                 return Judged(Outcome.TIMED_OUT if timed_out else Outcome.WRONG, f"no part of the answer is {y}", "exact")
             left.remove(found)
         return Judged(Outcome.RIGHT, "the same parts in another order", "exact")
@@ -110,6 +130,7 @@ class _Comparison:
             return Judged(Outcome.ERROR, f"the reference {' = '.join(r)} is a chain of equations", "exact")
         if len(r) == 1:
             links = a[1:] if len(a) > 1 and is_name(a[0]) else a
+            links = a[:1] if len(a) == 2 and is_name(a[1]) and not is_name(a[0]) and not is_name(r[0]) else links
             return _worst([self._single(link, r[0]) for link in links])
         if is_name(r[0]) and (len(a) == 1 or a[0] == r[0]):
             return _worst([self.values(link, r[1]) for link in (a[1:] if len(a) > 1 else a)])
@@ -144,20 +165,29 @@ class _Comparison:
             return Judged(Outcome.WRONG, f"{a} is not {r}, which is compared as text", "exact")
         if bad := _NO_FORMULA.search(a):
             return Judged(Outcome.UNPARSABLE, f"{bad[0]!r} stands in no formula", "exact")
+        a, r = (_TIMES.sub(r"\1\\cdot(", side) for side in (a, r))
         tolerance = reference.tolerance if reference else Fraction(0)
-        return Judged(*self.pool.equal(a, r, mode=mode, tolerance=str(tolerance), limit_s=self.end - time.monotonic()))
+        return Judged(*self.pool.equal(a, r, mode=mode, tolerance=str(tolerance), budget=self.budget))
 
 
 def _said(same: bool, a: str, r: str) -> Judged:
-    return Judged(Outcome.RIGHT if same else Outcome.WRONG, f"{a} {'=' if same else 'is not'} {r}", "exact")
+    return Judged(Outcome.RIGHT if same else Outcome.WRONG, f"{a} {'=' if same else 'is not'} {r}", "exact", (a, r))
 
 
 def _inside(text: str) -> str:
     r"""`(5)`, `{5}` and `\{5\}` are 5."""
     while len(text) > 2 and (text[0], text[-1]) in (("(", ")"), ("{", "}")) and not any(c in "(){}" for c in text[1:-1]):
         text = text[1:-1].strip()
-    match = re.fullmatch(r"\\\{([^{},]*)\\\}", text)
-    return match[1].strip() if match else text
+    match = re.fullmatch(r"\\\{(.*)\\\}", text)
+    return match[1].strip() if match and not any(c in match[1] for c in (",", "\\{", "\\}")) else text
+
+
+def _decimal_comma(text: str) -> str | None:
+    """`3,5` is 3.5 beside a single value, `1.234,5` is 1234.5; but `1,234` has thousands, and `3, 5` is two numbers."""
+    match = _DECIMAL_COMMA.fullmatch(text)
+    if match is None or _THOUSANDS.fullmatch(text):
+        return None
+    return f"{re.sub('[. ]', '', match[1])}.{match[2]}{match[3]}"
 
 
 def _worst(pairs: list[Judged]) -> Judged:

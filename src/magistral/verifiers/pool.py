@@ -1,118 +1,223 @@
-"""A warm process for computer algebra that is killed at its deadline: no signal and no thread can stop SymPy."""
+"""Warm processes for computer algebra that are killed at their deadline: no signal and no thread can stop SymPy."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import selectors
+import queue
+import select
+import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from magistral.errors import VerifierFailed
 from magistral.flow import Outcome
+from magistral.verifiers.sandbox.box import Box
 
 START_LIMIT_S = 60.0
 PACKAGES = Path(__file__).parents[2]
 """The folder that holds the package, so that the process imports the same one."""
 
 
+class Equal(NamedTuple):
+    outcome: Outcome
+    reason: str
+    stage: str
+    read: tuple[str, str] = ("", "")
+    """How the answer and the reference were read."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What is left of one comparison's time. Waiting for a free process, or for a new interpreter, costs nothing."""
+
+    left_s: float
+
+
 class Pool:
-    """Starts its process at the first question that needs it. Threads may share it; use it as a context manager.
+    """What verifiers share: processes for computer algebra, and the box for code. Each is started when it is first needed.
 
-    A new interpreter, not a fork: the caller may hold torch and its threads."""
+    Threads may share a pool; those that find no free process wait. Use it as a context manager, or call `close`. A copy that was
+    pickled, as into a Ray actor, has the same settings and processes of its own."""
 
-    def __init__(self, deadline_s: float = 5.0) -> None:
+    def __init__(self, deadline_s: float = 5.0, *, n_workers: int = 1, require_isolation: bool = False) -> None:
         self.deadline_s = deadline_s
-        """Seconds that one comparison may take; the start of the process does not count."""
-        self._process: subprocess.Popen[bytes] | None = None
+        """Seconds that one comparison may take."""
+        self.n_workers = n_workers
+        self.require_isolation = require_isolation
+        self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # the last used is the warmest; most stay unstarted
+        self._workers = [Worker(deadline_s) for _ in range(n_workers)]
+        for worker in self._workers:
+            self._free.put(worker)
+        self._box: Box | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._lock:
-            self._kill()
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _pool, (self.deadline_s, self.n_workers, self.require_isolation)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+        if self._box is not None:
+            self._box.close()
 
     @property
     def started(self) -> bool:
-        return self._process is not None
+        """Whether any process for computer algebra runs."""
+        return any(worker.pid is not None for worker in self._workers)
+
+    @property
+    def box(self) -> Box:
+        """Raises UserError where code cannot be run, or not as isolated as is required."""
+        with self._lock:
+            if self._box is None:
+                self._box = Box(require_isolation=self.require_isolation)
+            return self._box
 
     def equal(
-        self, answer: str, reference: str, *, mode: str = "value", tolerance: str = "0", limit_s: float | None = None
-    ) -> tuple[Outcome, str, str]:
-        """Outcome, reason, stage.
+        self, answer: str, reference: str, *, mode: str = "value", tolerance: str = "0", budget: Budget | None = None
+    ) -> Equal:
+        """Raises VerifierFailed if a process cannot start, dies twice over one question, or cannot read the reference in time."""
+        budget = budget or Budget(self.deadline_s)
+        if budget.left_s <= 0:
+            return Equal(Outcome.TIMED_OUT, f"comparing took over {self.deadline_s:g} s", "pool")
+        worker = self._free.get()
+        try:
+            return worker.equal([answer, reference, mode, tolerance], budget)
+        finally:
+            self._free.put(worker)
 
-        Raises VerifierFailed if the process cannot start, dies twice over one question, or cannot read the reference in time."""
-        limit_s = self.deadline_s if limit_s is None else min(limit_s, self.deadline_s)
-        if limit_s <= 0:
-            return Outcome.TIMED_OUT, f"comparing took over {self.deadline_s:g} s", "pool"
-        with self._lock:
-            reply = self._reply([answer, reference, mode, tolerance], limit_s)
-            if reply is not TIMED_OUT:
-                return Outcome(reply[0]), reply[1], "symbolic"
-            if self._reply([reference, reference, mode, "0"], self.deadline_s) is TIMED_OUT:
-                raise VerifierFailed(f"the reference {reference[:80]!r} cannot be read in {self.deadline_s:g} s")
-        return Outcome.TIMED_OUT, f"comparing took over {limit_s:.3g} s", "pool"
 
-    def _reply(self, question: list[str], limit_s: float) -> Any:
+def _pool(deadline_s: float, n_workers: int, require_isolation: bool) -> Pool:
+    return Pool(deadline_s, n_workers=n_workers, require_isolation=require_isolation)
+
+
+class Worker:
+    """One process that forks a child for the questions. It is killed at its deadline; the next is there in milliseconds.
+
+    A new interpreter, not a fork of ours: we may hold torch and its threads."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+        self.pid: int | None = None
+        """Of the child that answers; None before the first question and after a kill."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending = b""
+        self._n = 0
+
+    def equal(self, question: list[str], budget: Budget) -> Equal:
         for _ in range(2):
-            reply = self._ask(self._running(), question, limit_s)
-            if reply is None or reply is TIMED_OUT:
-                self._kill()
+            start = time.monotonic()
+            if self._process is None or self._process.poll() is not None:
+                self._be_ready()
+                start = time.monotonic()  # a new interpreter takes a second; a new child milliseconds, and those count
+            try:
+                self._be_ready()
+                reply = self._ask(question, start + budget.left_s)
+            except TimeoutError as e:
+                self._kill_child()
+                # with little time left, what came before is to blame
+                if str(e) == "reference" and budget.left_s > 0.9 * self.deadline_s:
+                    raise VerifierFailed(f"the reference {question[1][:80]!r} cannot be read in {self.deadline_s:g} s") from None
+                return Equal(Outcome.TIMED_OUT, f"comparing took over {budget.left_s:.3g} s", "pool")
+            finally:
+                budget.left_s -= time.monotonic() - start
             if reply is not None:
                 return reply
         raise VerifierFailed(f"the symbolic verifier died twice over {question[0][:80]!r}")
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._kill()
-            command = [sys.executable, "-P", "-m", "magistral.verifiers.symbolic", str(self.deadline_s)]
-            paths = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
-            try:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONPATH": paths},
-                )
-            except OSError as e:
-                raise VerifierFailed(f"the symbolic verifier cannot be started: {e}") from e
-            if self._ask(self._process, None, START_LIMIT_S) != "ready":
-                self._kill()
-                raise VerifierFailed("the symbolic verifier did not start: is latex2sympy2_extended installed?")
-        return self._process
-
-    def _ask(self, process: subprocess.Popen[bytes], question: list[str] | None, limit_s: float) -> Any:
-        """The reply; TIMED_OUT; None if the process died."""
-        assert process.stdin is not None
-        assert process.stdout is not None
-        end = time.monotonic() + limit_s
+    def _ask(self, question: list[str], end: float) -> Equal | None:
+        """The reply, or None if the process died. Raises TimeoutError, naming what was being read."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._n += 1
+        reading = "reference"
         try:
-            if question is not None:
-                process.stdin.write(json.dumps(question).encode() + b"\n")
-                process.stdin.flush()
+            self._process.stdin.write(json.dumps([self._n, *question]).encode() + b"\n")
+            self._process.stdin.flush()
+            while True:
+                told = self._line(end)
+                if told is None or told[0] == "ready":
+                    self.pid = None if told is None else told[1]
+                    return None
+                if told == ["reference read", self._n]:
+                    reading = "answer"
+                elif told[0] == self._n:
+                    return Equal(Outcome(told[1]), told[2], "symbolic", (told[3], told[4]))
         except BrokenPipeError:
+            self.pid = None
             return None
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            # the process writes a reply whole, in one line that a pipe takes at once
-            if not selector.select(max(0.0, end - time.monotonic())):
-                return TIMED_OUT
-        line = process.stdout.readline()
-        return json.loads(line) if line else None
+        except TimeoutError:
+            raise TimeoutError(reading) from None
 
-    def _kill(self) -> None:
+    def _be_ready(self) -> None:
+        """Wait for the child that answers, starting the process if there is none."""
+        if self._process is not None and self.pid is not None:
+            return
+        if self._process is None or self._process.poll() is not None:
+            self.stop()
+            self._start()
+        told: list[Any] | None
+        try:
+            told = self._line(time.monotonic() + START_LIMIT_S)
+            while told is not None and told[0] != "ready":  # said by the child before it was killed
+                told = self._line(time.monotonic() + START_LIMIT_S)
+        except TimeoutError:
+            told = None
+        if told is None:
+            self.stop()
+            raise VerifierFailed("the symbolic verifier did not start: is latex2sympy2_extended installed?")
+        self.pid = int(told[1])
+
+    def _start(self) -> None:
+        command = [sys.executable, "-P", "-m", "magistral.verifiers.symbolic", str(self.deadline_s)]
+        paths = os.pathsep.join([str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths},
+            )  # fmt: skip
+        except OSError as e:
+            raise VerifierFailed(f"the symbolic verifier cannot be started: {e}") from e
+
+    def _line(self, end: float) -> Any:
+        """The next line that the process writes, read as JSON; None at its end. Raises TimeoutError."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        while b"\n" not in self._pending:
+            if not select.select([fd], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise TimeoutError
+            chunk = os.read(fd, 1 << 16)
+            if not chunk:
+                return None
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return json.loads(line)
+
+    def _kill_child(self) -> None:
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self.pid = None
+
+    def stop(self) -> None:
+        self._kill_child()
+        self._pending = b""
         if self._process is not None:
             process, self._process = self._process, None
             process.kill()
             process.communicate()
-
-
-TIMED_OUT = object()

@@ -9,8 +9,8 @@ from magistral.verifiers.spelling import is_name
 
 _MATRIX = re.compile(r"\\begin\{([pbvBV]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
 _RELATION = re.compile(r"(\\le(?![a-z])|\\ge(?![a-z])|<|>)")
-_OR = re.compile(r"\\cup(?![a-z])|\\text\{\s*or\s*\}|\\lor(?![a-z])|(?<= )or(?= )")
-_AND = re.compile(r",|\\text\{\s*and\s*\}|(?<= )and(?= )")
+_OR = re.compile(r"\\cup(?![a-z])|\\text\{\s*(?:or|ou|oder|или|或)\s*\}|\\lor(?![a-z])|(?<= )or(?= )")
+_AND = re.compile(r"[,;]|\\text\{\s*(?:and|et|und|y|e|и|和|与|と|و)\s*\}|(?<= )(?:and|et|und)(?= )|(?<=\d) e (?=\d)")
 _OUTSIDE = re.compile(r"\](.*,.*)\[")  # ]0,1[ as written in Europe
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 
@@ -39,6 +39,8 @@ def shape_of(text: str) -> Shape | None:
         rows = [row.split("&") for row in re.split(r"\\\\", match[2]) if row.strip()]
         return Shape("matrix", f"{len(rows)}x{len(rows[0]) if rows else 0}", tuple(cell.strip() for row in rows for cell in row))
     pieces = _split(text, _OR)
+    if len(pieces) > 1 and "\\cup" not in text and all(shape_of(piece) is None for piece in pieces):
+        return Shape("list", "", tuple(p for piece in pieces for p in _both_signs(piece)))  # `1 or 2` is 1, 2
     if len(pieces) > 1:
         return Shape("union", "", tuple(pieces))
     if (interval := _interval(text)) is not None:

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import re
 
-_CHARACTERS = str.maketrans(
-    dict.fromkeys("\u2212\u2013\ufe63\uff0d", "-")
-    | dict.fromkeys("\u00a0\u202f\u2009\u3000~\t\n\r", " ")
-    | {"\u00d7": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "*": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty "}
-    | {"≤": r"\le ", "≥": r"\ge ", "\u222a": r"\cup ", "∈": r"\in ", "±": r"\pm ", "≈": "=", "∅": r"\emptyset ", "…": r"\ldots "}
-    | {"¹": "^1", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "√": r"\sqrt "}
-    | dict.fromkeys("\u200b\u2060\ufeff", "")
-    | {"°": r"^\circ ", "\uff05": "%", "\uff0c": ","}
-    | {chr(0xFF10 + d): str(d) for d in range(10)}
-)
+from magistral.verifiers.characters import plain_characters
+
 _COMMANDS = (
     dict.fromkeys(
         ("left", "right", "displaystyle", "textstyle", "limits", "big", "Big", "bigl", "bigr", "Bigl", "Bigr", "dollar"), ""
@@ -24,7 +16,7 @@ _COMMANDS = (
     | dict.fromkeys(("approx", "thickapprox", "simeq"), "=")
     | dict.fromkeys(("geq", "geqslant"), r"\ge ")
     | dict.fromkeys(("dots", "cdots", "dotsc"), r"\ldots ")
-    | dict.fromkeys(("mbox", "textbf", "textit", "textrm", "textnormal", "mathrm", "mathbf", "mathit", "operatorname"), r"\text")
+    | dict.fromkeys(("mbox", "textbf", "textit", "textrm", "textnormal", "mathrm", "mathit", "operatorname"), r"\text")
     | {
         "lt": "<",
         "gt": ">",
@@ -33,8 +25,15 @@ _COMMANDS = (
         "ast": r"\cdot ",
         "lbrace": r"\{",
         "rbrace": r"\}",
+        "langle": "(",
+        "rangle": ")",
     }
 )
+_DRESS = re.compile(r"\\(?:left|right)\s*\.|\\phantom\{[^{}]*\}|\\(?:text)?color\{[^{}]*\}|\\(?:bf|it|rm|boldmath)(?![a-zA-Z])")
+_BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm|underline|mathsf)\s*\{([^{}]*)\}")
+_PERCENT = re.compile(r"\s*\\text\{\s*percent\s*\}|(?<=\d) percent(?![a-z])")
+_COORDINATES = re.compile(r"^\([a-zA-Z](?:,[a-zA-Z])+\)=")
+_REALS = re.compile(r"(?:[a-zA-Z]\\in ?)?\\mathbb\{?R\}?")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _SPACING = re.compile(r"(?<!\\)\\(?:!\s*|[,;:>])|\\?\$")
 _ARGUMENT = r"(?:\{([^{}]*)\}|([0-9a-zA-Z]|\\[a-zA-Z]+))"
@@ -43,22 +42,23 @@ _ROOT = re.compile(r"(?:\\sqrt|(?<![a-zA-Z\\])sqrt)\s*(?:([0-9a-zA-Z])|\(([^()]*
 _SPACE = re.compile(r"(?<![0-9A-Za-z}]) +| +(?![0-9A-Za-z])")
 _PLAIN_TEXT = re.compile(r"\\text\{\s*([ei]|[-+.,\d]*)\s*\}")
 
-_NAME = re.compile(r"[a-zA-Z](?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?|\\[a-z]+")
+_NAME = re.compile(r"(?:m ?)?\\angle ?[A-Z]{1,3}|[A-Z]{2,3}|[a-zA-Z](?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?|\\[a-z]+")
 _UNIT = re.compile(r"(.*[^\\ ]) ?\\text\{\s*([a-zA-Z][a-zA-Z. /]*?)\s*\}(?:\^\{?([1-3])\}?)?")
-_BARE_UNIT = re.compile(r"(.*[0-9}]) ?([a-zA-Z]{2,}(?: [a-zA-Z]+){0,2})(?:\^\{?([1-3])\}?)?")
+_BARE_UNIT = re.compile(r"(.*[0-9}]) ?([a-zA-Z]{2,}(?:/[a-zA-Z]+)?(?: [a-zA-Z]+){0,2})(?:\^\{?([1-3])\}?)?")
 _DEGREES = re.compile(r"(.+?)\^(?:\{\\circ\}|\\circ)")
 _UNITS = """
 cm centimeter centimeters centimetre centimetres | mm millimeter millimeters | m meter meters metre metres
 km kilometer kilometers kilometre kilometres | in inch inches | ft foot feet | yd yard yards | mi mile miles
 g gram grams | kg kilogram kilograms | lb lbs pound pounds | oz ounce ounces | l liter liters litre litres
 ml milliliter milliliters | s sec second seconds | min minute minutes | h hr hour hours | day days | week weeks
-month months | year years | degree degrees | rad radian radians | dollar dollars | cent cents | euro euros
+month months | year years | degree degrees | rad radian radians | dollar dollars | cent cents | euro euros | gbp | yen
 mph | km/h kmh | unit units | way ways | people | student students
 """
 _CANON = {alias: row.split()[0] for row in re.split(r"[|\n]", _UNITS.strip()) for alias in row.split()}
 _SCALES = frozenset(
     ["hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "double", "squared", "cubed", "percent"]
 )
+_FILLERS = frozenset(["per", "each", "every", "a"])
 _HEDGES = frozenset(["or", "and", "not", "no", "of", "than", "about", "more", "less", "any", "all"])
 
 
@@ -66,16 +66,20 @@ def normalise(text: str) -> str:
     r"""One spelling: `\tfrac12` becomes `\frac{1}{2}`, `10,\!080` `10,080`, `½` `\frac{1}{2}`, `\mbox` `\text`, `\leq` `\le`.
 
     Spaces stay only where they part two letters or digits."""
-    text = re.sub(r"(?<!\\)\\ ", " ", text.translate(_CHARACTERS).replace("\\%", "%"))
+    text = plain_characters(text).replace("**", "^").replace("*", "\\cdot ")
+    text = _BOLD.sub(r"\1", _DRESS.sub("", re.sub(r"[~\t\n\r]", " ", text)))
+    text = _PERCENT.sub("%", re.sub(r"(?<!\\)\\ ", " ", text).replace("\\%", "%"))
     text = _SPACING.sub("", text).replace("{,}", ",").replace("\\{\\}", "\\emptyset ")
     text = _COMMAND.sub(lambda m: _COMMANDS.get(m[1], m[0]), text)
     text = _PLAIN_TEXT.sub(r"\1", text)
     text = re.sub(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi ", text)
     text = re.sub(r"(?<![a-zA-Z\\])exp\(([^()]*)\)", r"e^{\1}", text)
     text = _ROOT.sub(lambda m: f"\\sqrt{{{m[1] or m[2]}}}", text)
+    text = re.sub(r"\\frac\s*([0-9a-zA-Z])", r"\\frac{\1}", text)
     text = _FRACTION.sub(lambda m: f"\\frac{{{(m[1] or m[2] or '').strip()}}}{{{(m[3] or m[4] or '').strip()}}}", text)
     text = re.sub(r" {2,}", " ", text.replace("<=", r"\le ").replace(">=", r"\ge "))
-    return _SPACE.sub("", text).strip().rstrip(".\\ ")
+    text = _COORDINATES.sub("", _SPACE.sub("", text).strip().rstrip(".\\ "))
+    return "(-\\infty,\\infty)" if _REALS.fullmatch(text) else text
 
 
 def is_name(text: str) -> bool:
@@ -121,4 +125,4 @@ def may_be_left_out(unit: str, question: frozenset[str]) -> bool:
     words = unit.partition("^")[0].split()
     if any(w in _SCALES or w in _HEDGES for w in words):
         return False
-    return all(w in _CANON or w in question for w in words)
+    return all(w in _CANON or w in question or w in _FILLERS for w in words) and words[:1] != []

@@ -1,13 +1,15 @@
 """The process that does computer algebra, so that it can be killed: `python -m magistral.verifiers.symbolic DEADLINE_S`.
 
-A line in: ["answer", "reference", "value" | "equation", "tolerance as a fraction"]. A line out: ["right" | "wrong" |
-"unparsable" | "error", reason]. No text is ever evaluated: LaTeX is parsed by grammar (latex2sympy2_extended), never by eval,
-sympify or parse_expr.
+It imports what it needs, then forks a child that answers; when that dies, the next one. Lines are JSON.
+In: [n, "answer", "reference", "value" | "equation", "tolerance as a fraction"]. Out: ["ready", process id] of a new child;
+then for each question ["reference read", n] and [n, "right" | "wrong" | "unparsable" | "error", reason, answer as read, reference
+as read]. No text is ever evaluated: LaTeX is parsed by grammar (latex2sympy2_extended), never by eval, sympify or parse_expr.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
 import os
@@ -15,9 +17,15 @@ import re
 import resource
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, TextIO
 
-MEMORY_BYTES = 2 << 30
+GROWTH_BYTES = 80 << 20
+"""chosen: what one child may take beyond the imported libraries, so that a worker stays under 150 MB."""
+QUESTIONS = 500
+"""chosen: SymPy's caches grow; after so many questions a new child takes over, in milliseconds."""
 DIGITS = 40
 """chosen: values that differ are told apart by their first digits; simplifying is for those that do not."""
 PROOF_DIGITS = 300
@@ -29,18 +37,22 @@ _DECIMAL = re.compile(r"(\^?)(\d*)\.(\d+)")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\^(?:\{\\circ\}|\\circ)")
 
 
-def equal(answer: str, reference: str, mode: str = "value", tolerance: str = "0") -> tuple[str, str]:
-    """Outcome and reason. In mode "equation" both sides are to be zero: equal up to a factor that is a number."""
+def equal(
+    answer: str, reference: str, mode: str = "value", tolerance: str = "0", reference_read: Callable[[], None] = lambda: None
+) -> tuple[str, str, str, str]:
+    """Outcome, reason, how both sides were read. In mode "equation" both are to be zero: equal up to a number as factor."""
     r = _read(reference)
     if isinstance(r, str):
-        return "error", f"the reference {reference[:80]!r} cannot be read: {r}"
+        return "error", f"the reference {reference[:80]!r} cannot be read: {r}", "", ""
+    reference_read()
     a = _read(answer)
     if isinstance(a, str):
-        return "unparsable", f"the answer cannot be read: {a}"
+        return "unparsable", f"the answer cannot be read: {a}", "", _shown(r)
     same = _same_equation(a, r) if mode == "equation" else _same(a, r, tolerance)
-    return ("right" if same else "wrong"), f"read as {_shown(a)} against {_shown(r)}"
+    return ("right" if same else "wrong"), f"read as {_shown(a)} against {_shown(r)}", _shown(a), _shown(r)
 
 
+@lru_cache(maxsize=128)  # a group asks for one reference many times
 def _read(text: str) -> Any:
     """A SymPy expression, or why there is none."""
     from latex2sympy2_extended import latex2sympy
@@ -127,26 +139,51 @@ def _same_equation(a: Any, r: Any) -> bool:
     return bool(factor.is_number and factor.is_finite and factor != 0)
 
 
-def main() -> None:
-    with contextlib.suppress(ValueError, OSError):  # macOS refuses the limit; the deadline still holds
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes our input
+def answer_questions(channel: TextIO, alarm_s: int) -> None:
+    """Until the input ends, or a new child is to take over."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _limit_memory()
+
+    def tell(*words: object) -> None:
+        print(json.dumps(words), file=channel, flush=True)
+
+    tell("ready", os.getpid())
+    for _ in range(QUESTIONS):
+        line = sys.stdin.readline()
+        if not line:
+            os._exit(0)
+        signal.alarm(alarm_s)  # the kernel ends us, should whoever asks have died in the middle of a question
+        n, answer, reference, mode, tolerance = json.loads(line)
+        try:
+            result = equal(answer, reference, mode, tolerance, reference_read=partial(tell, "reference read", n))
+        except (RecursionError, MemoryError) as e:
+            result = ("unparsable", f"too large to compare: {type(e).__name__}", "", "")
+        except Exception as e:  # noqa: BLE001 - SymPy fails in its own ways on what was read: no judgement, said aloud
+            result = ("error", f"{type(e).__name__}: {e}"[:200], "", "")
+        signal.alarm(0)
+        tell(n, *result)
+    os._exit(1)
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses the limit; the deadline still holds
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + GROWTH_BYTES, taken + GROWTH_BYTES))
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes our input
     alarm_s = math.ceil(float(sys.argv[1]) if len(sys.argv) > 1 else 5.0) + 5
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not speak for us
-    equal("x", "x")  # imports, before the clock of a question runs
-    print(json.dumps("ready"), file=channel, flush=True)
-    for line in sys.stdin:
-        signal.alarm(alarm_s)  # the kernel ends us, should the parent have died in the middle of a question
-        try:
-            result = equal(*json.loads(line))
-        except (RecursionError, MemoryError) as e:
-            result = ("unparsable", f"too large to compare: {type(e).__name__}")
-        except Exception as e:  # noqa: BLE001 - SymPy fails in its own ways on what was read: no judgement, said aloud
-            result = ("error", f"{type(e).__name__}: {e}"[:200])
-        signal.alarm(0)
-        print(json.dumps(result), file=channel, flush=True)
+    equal("x+\\frac{1}{2}", "x+\\sqrt{2}")  # imports and first use, once for all children
+    gc.freeze()
+    while True:
+        child = os.fork()
+        if child == 0:
+            answer_questions(channel, alarm_s)
+        if os.waitpid(child, 0)[1] == 0:
+            return
 
 
 if __name__ == "__main__":
