@@ -7,7 +7,20 @@ import sys
 
 import pytest
 
-LIGHT = ["flow", "recipe", "registry", "log", "errors", "text", "verifiers", "rewards", "curation", "show", "engines"]
+LIGHT = [
+    "flow",
+    "recipe",
+    "registry",
+    "log",
+    "errors",
+    "text",
+    "verifiers",
+    "rewards",
+    "curation",
+    "show",
+    "engines",
+    "serve.app",
+]
 
 
 @pytest.mark.parametrize("room", LIGHT)

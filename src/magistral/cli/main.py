@@ -12,11 +12,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from magistral import __version__
-from magistral.cli import chat, eval, rl, sft, show
+from magistral.cli import chat, eval, rl, serve, sft, show
 from magistral.errors import DiscFull, MagistralError
 
 app = typer.Typer(name="magistral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (sft, rl, eval, chat, show):
+for verb in (sft, rl, eval, serve, chat, show):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 
 

@@ -1,0 +1,90 @@
+"""`magistral serve MODEL…`: one or several models behind the APIs of Mistral, OpenAI and Anthropic."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from magistral.cli.chat import MAX_WINDOW, system_of
+from magistral.cli.wiring import N_THREADS, Threads
+from magistral.errors import UserError
+
+if TYPE_CHECKING:
+    from magistral.serve.model import Served
+
+
+def command(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="smollm2, a run's folder, a Hugging Face folder or a .gguf file."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; other machines reach 0.0.0.0.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    n_slots: Annotated[int, typer.Option("--slots", min=1, help="Completions written at once by each model.")] = 8,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Completions that may wait; more are told to come again.")] = 64,
+    window: Annotated[
+        int | None,
+        typer.Option(min=16, help="Tokens of prompt and answer together.", show_default=f"the model's, at most {MAX_WINDOW}"),
+    ] = None,
+    weights: Annotated[Literal["float32", "int8"], typer.Option(help="int8 is faster on a CPU and not quite exact.")] = "int8",
+    drop_old_thinking: Annotated[
+        bool, typer.Option("--drop-old-thinking", help="Leave the oldest thinking out of a conversation that is over the window.")
+    ] = False,
+    drain_s: Annotated[int, typer.Option("--drain", min=0, help="Seconds that running requests get after SIGTERM.")] = 30,
+    threads: Threads = N_THREADS,
+) -> None:
+    """Serve models over HTTP: chat, completions, responses and messages, with the thinking apart from the answer."""
+    if not is_loopback(host):
+        raise UserError(f"--host {host} would let anybody in: serve on 127.0.0.1")
+    names = models or ["smollm2"]
+    if len(set(map(_name, names))) < len(names):
+        raise UserError(f"two models of one name among {', '.join(names)}: rename a folder")
+    try:
+        import uvicorn
+
+        from magistral.serve.app import create_app
+        from magistral.serve.service import Service
+    except ModuleNotFoundError as e:
+        raise UserError(f"serving needs the package {e.name}: pip install 'open-magistral[serve]'") from None
+    import torch
+
+    torch.set_num_threads(threads)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    served = [_load(name, n_slots, window, weights, drop_old_thinking) for name in names]
+    app = create_app(Service(served, max_waiting=max_waiting), hosts=[host, "localhost", "127.0.0.1", "[::1]"])
+    typer.echo(f"serving {', '.join(s.name for s in served)} at http://{host}:{port}/v1 (Ctrl-C ends)")
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=drain_s
+    )
+    uvicorn.Server(config).run()
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _name(model: str) -> str:
+    return Path(model).resolve().name.removesuffix(".gguf") if "/" in model or model.endswith(".gguf") else model
+
+
+def _load(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"], drop: bool) -> Served:
+    from magistral.engines.native.engine import NativeEngine
+    from magistral.models.load import load_model
+    from magistral.serve.model import Served
+
+    loaded, tokenizer = load_model(model)
+    if window is not None and window > loaded.sizes.window:
+        raise UserError(f"--window {window} is over the window of {model}, {loaded.sizes.window}: lower it")
+    size = window or min(loaded.sizes.window, MAX_WINDOW)
+    engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
+    return Served(
+        name=_name(model), engine=engine, tokenizer=tokenizer, window=size, n_slots=n_slots, system=system_of(model),
+        max_tokens=min(1024, size // 2), drop_old_thinking=drop,
+    )  # fmt: skip

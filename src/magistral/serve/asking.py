@@ -1,0 +1,114 @@
+"""One request of any dialect, from its body to its reply, whole or streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from magistral.serve.dialects import Dialect, Reply, Sse
+from magistral.serve.errors import Refused
+from magistral.serve.events import Ask, Event, Failed, Note, Started, Whole
+from magistral.serve.guard import Gate
+from magistral.serve.metrics import Metrics
+from magistral.serve.reading import read_json
+from magistral.serve.service import Service, Ticket
+from magistral.serve.sse import EventStream, client_gone
+
+log = logging.getLogger("magistral.serve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    service: Service
+    gate: Gate
+    metrics: Metrics
+
+
+async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
+    try:
+        owner = await how.gate.admit(request)
+        ask = dialect.read(await read_json(request))
+        how.gate.allow(owner, ask)
+        ticket = how.service.open(ask, owner=owner, on_done=[how.metrics.done, how.gate.done])
+    except RecursionError:
+        return refusal(how, dialect, Refused("bad_request", "the JSON is nested too deep"))
+    except Refused as e:
+        return refusal(how, dialect, e)
+    reply = Reply(id=ticket.id, model=ticket.served.name, created=ticket.created, ask=ask, sign=how.gate.sign)
+    headers = _headers(ticket, ask)
+    if ask.stream:
+        how.metrics.requests.labels(dialect.name, 200).inc()
+        return EventStream(_stream(how, dialect, reply, ticket), headers)  # type: ignore[return-value]
+    return await _whole(how, dialect, reply, request, ticket)
+
+
+def refusal(how: Asking, dialect: Dialect, refused: Refused) -> Response:
+    status, body = dialect.error(refused)
+    how.metrics.requests.labels(dialect.name, status).inc()
+    headers = {"retry-after": str(refused.retry_after_s)} if refused.retry_after_s else {}
+    if refused.kind == "unauthorised":
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers=headers)
+
+
+def _headers(ticket: Ticket, ask: Ask) -> dict[str, str]:
+    headers = {"x-magistral-request": ticket.id}
+    ignored = [name for name in ask.ignored if name.isidentifier()][:32]
+    return {**headers, **({"x-magistral-ignored": ", ".join(ignored)} if ignored else {})}
+
+
+async def _events(how: Asking, ticket: Ticket) -> AsyncIterator[Event]:
+    async with aclosing(ticket.events()) as events:  # type: ignore[type-var]
+        async for event in events:
+            if isinstance(event, Note):
+                how.metrics.note(event)
+            elif isinstance(event, Failed):
+                log.error("request %s failed: %s", ticket.id, event.message)
+            yield event
+
+
+async def _stream(how: Asking, dialect: Dialect, reply: Reply, ticket: Ticket) -> AsyncIterator[list[Sse]]:
+    renderer = dialect.stream(reply)
+    async with aclosing(_events(how, ticket)) as events:  # type: ignore[type-var]
+        async for event in events:
+            if out := renderer.feed(event):
+                yield out
+
+
+async def _whole(how: Asking, dialect: Dialect, reply: Reply, request: Request, ticket: Ticket) -> Response:
+    """All at once; a client that leaves meanwhile frees its rows."""
+
+    async def collect() -> list[Whole]:
+        wholes: dict[int, Whole] = {}
+        async with aclosing(_events(how, ticket)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, Failed):
+                    raise Refused("broken", event.message)
+                wholes.setdefault(event.index, Whole(index=event.index)).add(event)
+        return [wholes[i] for i in sorted(wholes)]
+
+    work = asyncio.create_task(collect())
+    gone = asyncio.create_task(client_gone(request.receive))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise Refused("bad_request", "the client left", status=499)
+        body = dialect.whole(reply, await work)
+    except Refused as e:
+        return refusal(how, dialect, e)
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        with suppress(asyncio.CancelledError, Refused):
+            await work
+    how.metrics.requests.labels(dialect.name, 200).inc()
+    return JSONResponse(body, headers=_headers(ticket, reply.ask))
+
+
+__all__ = ["Asking", "Started", "answer", "refusal"]
