@@ -78,6 +78,7 @@ def test_the_thinking_stops_at_its_budget_and_the_answer_follows(kind: type[Scri
 
 def test_an_answer_can_be_asked_for_while_it_thinks() -> None:
     engine = Scripted(going_on)
+    engine.step_s = 0.005
 
     async def talk(service: Service) -> None:
         ticket = service.open(ask(detect_loops=False, answer_reserve=0))

@@ -61,12 +61,12 @@ class _Plain:
     async def metrics(self, _request: Request) -> Response:
         return Response(self.how.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def models(self, _request: Request) -> Any:
-        cards = [_card(served) for served in self.service.models.values()]
+    async def models(self, request: Request) -> Any:
+        cards = [_card(served, request) for served in self.service.models.values()]
         return {"object": "list", "data": cards, "first_id": cards[0]["id"], "last_id": cards[-1]["id"], "has_more": False}
 
     async def model(self, request: Request) -> Any:
-        return _card(self.service.model(request.path_params["name"]))
+        return _card(self.service.model(request.path_params["name"]), request)
 
     async def tokenize(self, request: Request) -> Any:
         """`text` (plain: nothing in it is a control token) or `messages` (with the model's template) as tokens."""
@@ -110,12 +110,12 @@ class _Plain:
         return self.service.model(name if isinstance(name, str) else "")
 
 
-def _card(served: Served) -> dict[str, Any]:
-    """What OpenAI's, Mistral's and Anthropic's clients each look for."""
+def _card(served: Served, request: Request) -> dict[str, Any]:
+    """What OpenAI's, Mistral's and Anthropic's clients each look for; the last two differ in `type` alone."""
     return {
         "id": served.name,
         "object": "model",
-        "type": "model",
+        "type": "model" if "anthropic-version" in request.headers else "base",
         "display_name": served.name,
         "name": served.name,
         "created": STARTED,

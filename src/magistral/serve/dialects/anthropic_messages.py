@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras, total
 from magistral.serve.dialects.fields import Fields, check, read, refuse_unless, stops_of
-from magistral.serve.errors import Kind, Refused
+from magistral.serve.errors import STATUS, Kind, Refused
 from magistral.serve.events import (
     Ask,
     Call,
@@ -131,7 +131,10 @@ class AnthropicMessages:
 
     def error(self, refused: Refused) -> tuple[int, Json]:
         status, kind = ERRORS[refused.kind]
-        return status, {"type": "error", "error": {"type": kind, "message": str(refused)}}
+        return status if refused.status == STATUS[refused.kind] else refused.status, {
+            "type": "error",
+            "error": {"type": kind, "message": str(refused)},
+        }
 
 
 def _system(system: str | list[Block] | None) -> list[Turn]:

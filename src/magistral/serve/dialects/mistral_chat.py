@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras, total
+from magistral.serve.dialects.chat_fields import ChatFields, chat_arguments
 from magistral.serve.dialects.fields import check, effort_of, read, refuse_unless, seed_of
-from magistral.serve.dialects.openai_chat import ChatFields, call_fields, chat_arguments, usage_of
+from magistral.serve.dialects.openai_chat import call_fields, usage_of
 from magistral.serve.errors import Kind, Refused
 from magistral.serve.events import Ask, End, Ended, Event, Failed, Note, Piece, ToolCall, Whole
 from magistral.text.trace import THINK_TEXT

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras, total
+from magistral.serve.dialects.chat_fields import StreamOptions
 from magistral.serve.dialects.fields import MAX_N, Fields, read, refuse_unless, seed_of, stops_of
-from magistral.serve.dialects.openai_chat import FINISH, StreamOptions, usage_of
+from magistral.serve.dialects.openai_chat import FINISH, usage_of
 from magistral.serve.dialects.openai_errors import openai_error
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Ended, Event, Failed, Note, Piece, Token, Whole
