@@ -12,12 +12,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from magistral import __version__
-from magistral.cli import chat, eval, rl, serve, sft, show
+from magistral.cli import audit, chat, eval, keys, rl, serve, sft, show
 from magistral.errors import DiscFull, MagistralError
 
 app = typer.Typer(name="magistral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (sft, rl, eval, serve, chat, show):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
+for group in (keys.app, audit.app):
+    app.add_typer(group)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from magistral.cli.chat import MAX_WINDOW, system_of
-from magistral.cli.wiring import N_THREADS, Threads
+from magistral.cli.wiring import N_THREADS, Data, Threads, data_folder
 from magistral.errors import UserError
 
 if TYPE_CHECKING:
+    from magistral.models.transformer import Transformer
     from magistral.serve.model import Served
 
 
@@ -31,6 +34,18 @@ def command(
         typer.Option(min=16, help="Tokens of prompt and answer together.", show_default=f"the model's, at most {MAX_WINDOW}"),
     ] = None,
     weights: Annotated[Literal["float32", "int8"], typer.Option(help="int8 is faster on a CPU and not quite exact.")] = "int8",
+    data: Data = None,
+    keep_text: Annotated[
+        bool, typer.Option("--keep-text", help="Keep the tokens of every request in the audit log, so that it can be replayed.")
+    ] = False,
+    keys_needed: Annotated[
+        bool,
+        typer.Option(
+            "--keys/--no-keys",
+            help="Whether a key is needed (see: magistral keys).",
+            show_default="only where --host is no loopback",
+        ),
+    ] = False,
     drop_old_thinking: Annotated[
         bool, typer.Option("--drop-old-thinking", help="Leave the oldest thinking out of a conversation that is over the window.")
     ] = False,
@@ -38,24 +53,34 @@ def command(
     threads: Threads = N_THREADS,
 ) -> None:
     """Serve models over HTTP: chat, completions, responses and messages, with the thinking apart from the answer."""
-    if not is_loopback(host):
-        raise UserError(f"--host {host} would let anybody in: serve on 127.0.0.1")
     names = models or ["smollm2"]
     if len(set(map(_name, names))) < len(names):
         raise UserError(f"two models of one name among {', '.join(names)}: rename a folder")
     try:
         import uvicorn
 
+        from magistral.serve.accounts import Accounts, has_keys
         from magistral.serve.app import create_app
+        from magistral.serve.audit import Audit, load_key
         from magistral.serve.service import Service
+        from magistral.serve.store import open_store
     except ModuleNotFoundError as e:
         raise UserError(f"serving needs the package {e.name}: pip install 'open-magistral[serve]'") from None
+    folder, keys_needed = data_folder(data), keys_needed or not is_loopback(host)
+    store = open_store(folder)
+    if keys_needed and not has_keys(store):
+        raise UserError("nobody could ask, since there is no key: make one with `magistral keys add NAME`")
+    gate = Accounts(store, Audit(store, load_key(folder), keep_text=keep_text), keys_needed=keys_needed)
     import torch
 
     torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    served = [_load(name, n_slots, window, weights, drop_old_thinking) for name in names]
-    app = create_app(Service(served, max_waiting=max_waiting), hosts=[host, "localhost", "127.0.0.1", "[::1]"])
+    served = [
+        replace(load_served(name, n_slots=n_slots, window=window, weights=weights), drop_old_thinking=drop_old_thinking)
+        for name in names
+    ]
+    hosts = ["*"] if not is_loopback(host) else [host, "localhost", "127.0.0.1", "[::1]"]
+    app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts)
     typer.echo(f"serving {', '.join(s.name for s in served)} at http://{host}:{port}/v1 (Ctrl-C ends)")
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=drain_s
@@ -74,7 +99,8 @@ def _name(model: str) -> str:
     return Path(model).resolve().name.removesuffix(".gguf") if "/" in model or model.endswith(".gguf") else model
 
 
-def _load(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"], drop: bool) -> Served:
+def load_served(model: str, *, n_slots: int, window: int | None, weights: Literal["float32", "int8"]) -> Served:
+    """A model with the native engine around it."""
     from magistral.engines.native.engine import NativeEngine
     from magistral.models.load import load_model
     from magistral.serve.model import Served
@@ -86,5 +112,14 @@ def _load(model: str, n_slots: int, window: int | None, weights: Literal["float3
     engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
     return Served(
         name=_name(model), engine=engine, tokenizer=tokenizer, window=size, n_slots=n_slots, system=system_of(model),
-        max_tokens=min(1024, size // 2), drop_old_thinking=drop,
+        max_tokens=min(1024, size // 2), weights=f"{_hash(loaded)}:{weights}",
     )  # fmt: skip
+
+
+def _hash(model: Transformer) -> str:
+    """SHA-256 of the weights as they were loaded, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.named_parameters()):
+        digest.update(name.encode() + b"\0")
+        digest.update(tensor.detach().numpy().data)
+    return digest.hexdigest()

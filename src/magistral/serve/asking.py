@@ -34,8 +34,10 @@ async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
     try:
         owner = await how.gate.admit(request)
         ask = dialect.read(await read_json(request))
+        notes = [_forged(i) for i, t in enumerate(ask.turns) if t.signature and not how.gate.knows(t.thinking, t.signature)]
         how.gate.allow(owner, ask)
-        ticket = how.service.open(ask, owner=owner, on_done=[how.metrics.done, how.gate.done])
+        ticket = how.service.open(ask, owner=owner, notes=notes, on_done=[how.metrics.done, how.gate.done])
+        how.gate.opened(ticket, dialect.name)
     except RecursionError:
         return refusal(how, dialect, Refused("bad_request", "the JSON is nested too deep"))
     except Refused as e:
@@ -46,6 +48,10 @@ async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
         how.metrics.requests.labels(dialect.name, 200).inc()
         return EventStream(_stream(how, dialect, reply, ticket), headers)  # type: ignore[return-value]
     return await _whole(how, dialect, reply, request, ticket)
+
+
+def _forged(i: int) -> Note:
+    return Note(index=0, kind="unknown_thinking", text=f"the thinking of turn {i} is not as this server wrote it, or not its own")
 
 
 def refusal(how: Asking, dialect: Dialect, refused: Refused) -> Response:

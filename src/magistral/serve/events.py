@@ -35,6 +35,8 @@ class Turn:
     role: Literal["system", "user", "assistant", "tool"]
     text: str
     thinking: str = ""
+    signature: str = ""
+    """Of the thinking, as a client gave it back; empty: none given."""
     calls: tuple[Call, ...] = ()
     """Tools that an assistant's turn called."""
     call_id: str = ""

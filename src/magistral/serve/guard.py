@@ -6,6 +6,7 @@ import json
 import logging
 import secrets
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -43,12 +44,23 @@ class Gate:
     def owns(self, request: Request, owner: str) -> bool:
         return True
 
+    def opened(self, ticket: Ticket, dialect: str) -> None:
+        """Told of every request that was accepted."""
+
     def done(self, ticket: Ticket) -> None:
-        """Told of every request that was accepted, however it ended."""
+        """Told of each of them once it has ended, however it ended."""
 
     def sign(self, thinking: str) -> str:
         """A signature by which a thinking is known again; empty: none."""
         return ""
+
+    def knows(self, thinking: str, signature: str) -> bool:
+        """Whether `sign` wrote that signature of that thinking."""
+        return True
+
+    def report(self, owner: str) -> list[dict[str, Any]]:
+        """What an owner used, a line a day and model."""
+        return []
 
 
 class guard:

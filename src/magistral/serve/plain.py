@@ -30,6 +30,7 @@ def plain_routes(how: Asking) -> list[BaseRoute]:
         Route("/v1/models/{name:path}", plain.checked(plain.model)),
         Route("/v1/tokenize", plain.checked(plain.tokenize), methods=["POST"]),
         Route("/v1/detokenize", plain.checked(plain.detokenize), methods=["POST"]),
+        Route("/v1/usage", plain.checked(plain.usage)),
         Route("/v1/requests/{id}", plain.checked(plain.cancel), methods=["DELETE"]),
         Route("/v1/requests/{id}/answer_now", plain.checked(plain.answer_now), methods=["POST"]),
     ]
@@ -88,6 +89,10 @@ class _Plain:
         if not isinstance(tokens, list) or any(type(t) is not int or not 0 <= t < n for t in tokens):
             raise Refused("bad_request", f"tokens is a list of numbers from 0 to {n - 1}", field="tokens")
         return {"text": served.tokenizer.decode(tokens)}
+
+    async def usage(self, request: Request) -> Any:
+        """Of the key that asks."""
+        return {"object": "list", "data": self.how.gate.report(await self.how.gate.admit(request))}
 
     async def cancel(self, request: Request) -> Any:
         ticket = self._running(request)

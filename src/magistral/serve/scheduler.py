@@ -51,10 +51,10 @@ class Job:
     written: list[int] = field(default_factory=list)
     n_taken: int = 0
     """Of the engine's present row."""
-    n_asked: int = 0
-    """How often the engine was asked: once, and once more for each closing phrase."""
     n_forcing: int = 0
     """Tokens that the engine has yet to write because it was told to."""
+    parts: list[tuple[int, int, int]] = field(default_factory=list)
+    """(tokens before it, seed, tokens drawn) of each time the engine was asked: what a replay needs."""
     since: float = 0.0
 
 
@@ -176,15 +176,16 @@ class Scheduler:
             self._submit(job)
 
     def _submit(self, job: Job) -> None:
+        seed = (job.seed + 0x9E3779B9 * len(job.parts)) % 2**63  # another stream of draws for each part
         request = Request(
             prompt=(*job.prompt, *job.written),
-            seeds=((job.seed + 0x9E3779B9 * job.n_asked) % 2**63,),  # another stream of draws for each part
+            seeds=(seed,),
             max_tokens=job.phases.terms.max_tokens - len(job.written),
             temperature=job.temperature,
             top_p=job.top_p,
             key=job.key,
         )
-        job.n_asked += 1
+        job.parts.append((len(job.written), seed, 0))
         job.n_taken = 0
         try:
             self.engine.submit(request)
@@ -205,6 +206,8 @@ class Scheduler:
             job.n_forcing = max(0, job.n_forcing - 1)
             if phases.end or phases.wanted:
                 break
+        at, seed, _ = job.parts[-1]
+        job.parts[-1] = (at, seed, job.n_taken)
         if phases.wanted:
             events += self._force(job, cancelled=written.finish is None, exact=job.n_taken == n)
         elif phases.end is None and written.finish is not None:

@@ -123,10 +123,12 @@ class Service:
             raise Refused("not_found", f"no model named {name!r}; served here: {', '.join(self.models)}", field="model")
         return self.models[name]
 
-    def open(self, ask: Ask, *, owner: str = "", on_done: Sequence[Callable[[Ticket], None]] = ()) -> Ticket:
-        """Raises Refused."""
+    def open(
+        self, ask: Ask, *, owner: str = "", notes: Sequence[Note] = (), on_done: Sequence[Callable[[Ticket], None]] = ()
+    ) -> Ticket:
+        """`notes` go before its events. Raises Refused."""
         served = self.model(ask.model)
-        prompt, notes = served.prompt(ask)
+        prompt, prompt_notes = served.prompt(ask)
         if not prompt:
             raise Refused("bad_request", "the prompt is empty", field="messages")
         terms = _terms(ask, served, len(prompt))
@@ -144,8 +146,8 @@ class Service:
             for i in range(n)
         ]  # fmt: skip
         ticket.on_done = [self._forget, *on_done]
-        if notes:
-            ticket.take(list(notes))
+        if notes or prompt_notes:
+            ticket.take([*notes, *prompt_notes])
         try:
             ticket.scheduler.open(ticket.jobs)
         except Full as e:

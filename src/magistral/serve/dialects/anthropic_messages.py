@@ -146,13 +146,14 @@ def _turns(message: Message, i: int) -> list[Turn]:
     """Results of tools are turns of their own here, before what else the message says."""
     if isinstance(message.content, str):
         return [Turn(role=message.role, text=message.content)]
-    text, thinking, calls, results = "", "", list[Call](), list[Turn]()
+    text, thinking, signature, calls, results = "", "", "", list[Call](), list[Turn]()
     for j, block in enumerate(message.content):
         match block.type:
             case "text":
                 text += block.text or ""
             case "thinking" if message.role == "assistant":
                 thinking += block.thinking or ""
+                signature = block.signature or signature
             case "tool_use" if message.role == "assistant":
                 calls.append(
                     Call(id=block.id or "", name=block.name or "", arguments=json.dumps(block.input or {}, ensure_ascii=False))
@@ -168,7 +169,7 @@ def _turns(message: Message, i: int) -> list[Turn]:
                 )
     if results and not text:
         return results
-    return [*results, Turn(role=message.role, text=text, thinking=thinking, calls=tuple(calls))]
+    return [*results, Turn(role=message.role, text=text, thinking=thinking, signature=signature, calls=tuple(calls))]
 
 
 def _tools(fields: MessagesFields) -> Json:

@@ -99,10 +99,17 @@ def turn_of(message: Message, i: int) -> Turn:
         raise Refused("bad_request", f"messages.{i}: reasoning and reasoning_content differ", field=f"messages.{i}.reasoning")
     thinking = thinking or message.reasoning_content or message.reasoning or ""
     if role == "assistant":
-        return assistant_turn(text, thinking, calls=tuple(_call_of(c) for c in message.tool_calls or ()))
+        return assistant_turn(
+            text, thinking, signature=_signature(message), calls=tuple(_call_of(c) for c in message.tool_calls or ())
+        )
     if thinking and role != "system":
         raise Refused("bad_request", f"{where}: thinking stands in the assistant's and the system's messages only", field=where)
     return Turn(role=role, text=text, thinking=thinking, call_id=message.tool_call_id or "")
+
+
+def _signature(message: Message) -> str:
+    parts = message.content if isinstance(message.content, list) else []
+    return next((p.signature for p in parts if isinstance(p, Part) and p.signature), "")
 
 
 def _call_of(call: CallField) -> Call:

@@ -24,6 +24,7 @@ class Part(BaseModel):
     text: str | None = None
     thinking: str | list[Part] | None = None
     closed: bool | None = None
+    signature: str | None = None
     content: Any = None
 
 
