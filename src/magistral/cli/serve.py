@@ -35,6 +35,7 @@ def command(
     ] = None,
     weights: Annotated[Literal["float32", "int8"], typer.Option(help="int8 is faster on a CPU and not quite exact.")] = "int8",
     data: Data = None,
+    runs: Annotated[Path, typer.Option(help="The folder of training runs that the page shows.")] = Path("runs"),
     keep_text: Annotated[
         bool, typer.Option("--keep-text", help="Keep the tokens of every request in the audit log, so that it can be replayed.")
     ] = False,
@@ -62,7 +63,10 @@ def command(
         from magistral.serve.accounts import Accounts, has_keys
         from magistral.serve.app import create_app
         from magistral.serve.audit import Audit, load_key
+        from magistral.serve.conversations import Conversations
+        from magistral.serve.runs import runs_routes
         from magistral.serve.service import Service
+        from magistral.serve.site import site_routes
         from magistral.serve.store import open_store
     except ModuleNotFoundError as e:
         raise UserError(f"serving needs the package {e.name}: pip install 'open-magistral[serve]'") from None
@@ -80,8 +84,11 @@ def command(
         for name in names
     ]
     hosts = ["*"] if not is_loopback(host) else [host, "localhost", "127.0.0.1", "[::1]"]
-    app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts)
-    typer.echo(f"serving {', '.join(s.name for s in served)} at http://{host}:{port}/v1 (Ctrl-C ends)")
+    pages = [*site_routes(gate, Conversations(store)), *runs_routes(gate, runs)]
+    app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts, extra_routes=pages)
+    typer.echo(
+        f"serving {', '.join(s.name for s in served)} at http://{host}:{port}/ (a page; its API is under /v1; Ctrl-C ends)"
+    )
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=drain_s
     )

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from magistral import __version__
 from magistral.errors import UserError
 from magistral.serve.service import Ticket
+from magistral.serve.store import transaction
 
 log = logging.getLogger("magistral.serve")
 FIRST = bytes(32)
@@ -66,17 +67,16 @@ class Audit:
         entry = _entry(ticket, salt)
         kept = {"prompt": ticket.jobs[0].prompt, "completions": [job.written for job in ticket.jobs]}
         try:
-            self.store.execute("BEGIN IMMEDIATE")
-            row = self.store.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone() or (0, FIRST)
-            text = json.dumps({"seq": row[0] + 1, "previous": row[1].hex(), **entry}, separators=(",", ":"), ensure_ascii=False)
-            hashed = hashlib.sha256(text.encode()).digest()
-            self.store.execute("INSERT INTO audit VALUES (?, ?, ?, ?)", (row[0] + 1, text, hashed, self.key.sign(hashed)))
-            tokens = json.dumps(kept, separators=(",", ":")) if self.keep_text else None
-            self.store.execute("INSERT INTO audit_text VALUES (?, ?, ?)", (row[0] + 1, salt, tokens))
-            self.store.execute("COMMIT")
+            with transaction(self.store):
+                row = self.store.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone() or (0, FIRST)
+                text = json.dumps(
+                    {"seq": row[0] + 1, "previous": row[1].hex(), **entry}, separators=(",", ":"), ensure_ascii=False
+                )
+                hashed = hashlib.sha256(text.encode()).digest()
+                self.store.execute("INSERT INTO audit VALUES (?, ?, ?, ?)", (row[0] + 1, text, hashed, self.key.sign(hashed)))
+                tokens = json.dumps(kept, separators=(",", ":")) if self.keep_text else None
+                self.store.execute("INSERT INTO audit_text VALUES (?, ?, ?)", (row[0] + 1, salt, tokens))
         except sqlite3.Error as e:
-            if self.store.in_transaction:
-                self.store.execute("ROLLBACK")
             log.error("the audit log cannot be kept: %s", e)
             return str(e)
         return ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from magistral.errors import UserError
@@ -48,6 +50,18 @@ def open_store(folder: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as e:
         raise UserError(f"the server's data cannot be kept in {folder}: {e}; name another folder with --data") from None
     return store
+
+
+@contextmanager
+def transaction(store: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing, on the disc."""
+    store.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        store.execute("ROLLBACK")
+        raise
+    store.execute("COMMIT")
 
 
 def _update(store: sqlite3.Connection, file: Path) -> None:
