@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from magistral.serve import asking
 from magistral.serve.asking import Asking
+from magistral.serve.claims import Claims
 from magistral.serve.dialects import DIALECTS, Dialect
 from magistral.serve.dialects.openai_errors import openai_error
 from magistral.serve.errors import Refused
@@ -32,7 +33,7 @@ def create_app(
 ) -> Starlette:
     """`hosts`: names by which the server may be called (a page elsewhere cannot reach it by a name of its own); `["*"]`: any."""
     metrics = Metrics(service)
-    how = Asking(service=service, gate=gate or Gate(), metrics=metrics)
+    how = Asking(service=service, gate=gate or Gate(), metrics=metrics, claims=Claims())
 
     @asynccontextmanager
     async def life(_app: Starlette) -> AsyncIterator[None]:
@@ -41,6 +42,7 @@ def create_app(
             yield
         finally:
             await service.stop()
+            how.claims.close()
 
     middleware = [Middleware(guard)]
     if "*" not in hosts:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from magistral.serve.claims import Claims
 from magistral.serve.dialects import Dialect, Reply, Sse
+from magistral.serve.enrich import enriched
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Event, Failed, Note, Started, Whole
 from magistral.serve.guard import Gate
@@ -28,6 +30,7 @@ class Asking:
     service: Service
     gate: Gate
     metrics: Metrics
+    claims: Claims
 
 
 async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
@@ -70,8 +73,8 @@ def _headers(ticket: Ticket, ask: Ask) -> dict[str, str]:
 
 
 async def _events(how: Asking, ticket: Ticket) -> AsyncIterator[Event]:
-    async with aclosing(ticket.events()) as events:  # type: ignore[type-var]
-        async for event in events:
+    async with aclosing(ticket.events()) as written:  # type: ignore[type-var]
+        async for event in enriched(ticket, written, how.claims):
             if isinstance(event, Note):
                 how.metrics.note(event)
             elif isinstance(event, Failed):
