@@ -20,6 +20,8 @@ PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"
 
 
 def say(prompt: str) -> str:
+    if prompt.endswith("multiply[ARGS]{"):  # a call that is demanded, begun by the server
+        return '"a": 17, "b": 23}'
     return CALL if '"multiply"' in prompt and "391" not in prompt else ANSWER
 
 

@@ -139,11 +139,12 @@ def test_an_answer_in_a_loop_is_ended() -> None:
         ([b"one E", b"N", b""], "one EN", ""),
         ([b"<think>END</think>a END", b""], "a ", "END"),
         ([b"a <call", b"> END", b""], "a ", "<call>"),
+        ([b"<think>x</think>", b"\n\n", b"a\nb", b""], "a\nb", ""),
     ],
-    ids=["over three tokens", "only its beginning", "not in the thinking", "the first of two"],
+    ids=["over three tokens", "only its beginning", "not in the thinking", "the first of two", "not the newlines after a mark"],
 )
 def test_a_stop_string_ends_the_answer_and_is_not_shown(words: list[bytes], answer: str, stop: str) -> None:
-    whole, _ = write(words, stop=("END", "<call>"))
+    whole, _ = write(words, stop=("END", "<call>", "\n\n"))
     assert whole.ended is not None
     assert (whole.answer, whole.ended.stop_string) == (answer, stop)
     assert whole.ended.end is (End.STOP_STRING if stop else End.STOP)
@@ -199,3 +200,19 @@ def test_each_token_of_the_answer_comes_with_the_text_it_is_of() -> None:
 def test_a_plain_continuation_keeps_its_newlines_and_marks() -> None:
     whole, _ = write([b"\n<think>a", b"\n", b""], PlainCutter(), trim=False)
     assert (whole.answer, whole.thinking) == ("\n<think>a\n", "")
+
+
+def test_a_call_that_is_demanded_is_begun_where_the_answer_starts() -> None:
+    words = Words([b"<think>", b"hm", b"</think>", b"well", b"[TOOL_CALLS]add[ARGS]{", b'"a": 1}', b""])
+    phases = Phases(words, TextCutter(THINK_TEXT), Terms(max_tokens=99, tools=True, call=(4,)), eos=6)
+    events: list[Event] = []
+    for token in (0, 1, 2):
+        events += phases.take(token, 0.0)
+    assert phases.wanted == (4,)
+    phases.wanted = ()
+    events += [*phases.take(4, 0.0, forced=True), *phases.take(5, 0.0), *phases.take(6, 0.0)]
+    whole = Whole(index=0)
+    for event in events:
+        whole.add(event)
+    assert [(c.name, c.arguments) for c in whole.calls] == [("add", '{"a": 1}')]
+    assert phases.n_answer == 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
+import socket
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -67,32 +69,38 @@ def command(
         from magistral.serve.runs import runs_routes
         from magistral.serve.service import Service
         from magistral.serve.site import site_routes
-        from magistral.serve.store import open_store
+        from magistral.serve.store import hold, open_store
     except ModuleNotFoundError as e:
         raise UserError(f"serving needs the package {e.name}: pip install 'open-magistral[serve]'") from None
     folder, keys_needed = data_folder(data), keys_needed or not is_loopback(host)
-    store = open_store(folder)
-    if keys_needed and not has_keys(store):
-        raise UserError("nobody could ask, since there is no key: make one with `magistral keys add NAME`")
-    gate = Accounts(store, Audit(store, load_key(folder), keep_text=keep_text), keys_needed=keys_needed)
-    import torch
+    with closing(open_store(folder)) as store, hold(folder), _listen(host, port) as listening:
+        if keys_needed and not has_keys(store):
+            raise UserError("nobody could ask, since there is no key: make one with `magistral keys add NAME`")
+        gate = Accounts(store, Audit(store, load_key(folder), keep_text=keep_text), keys_needed=keys_needed)
+        import torch
 
-    torch.set_num_threads(threads)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    served = [
-        replace(load_served(name, n_slots=n_slots, window=window, weights=weights), drop_old_thinking=drop_old_thinking)
-        for name in names
-    ]
-    hosts = ["*"] if not is_loopback(host) else [host, "localhost", "127.0.0.1", "[::1]"]
-    pages = [*site_routes(gate, Conversations(store)), *runs_routes(gate, runs)]
-    app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts, extra_routes=pages)
-    typer.echo(
-        f"serving {', '.join(s.name for s in served)} at http://{host}:{port}/ (a page; its API is under /v1; Ctrl-C ends)"
-    )
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=drain_s
-    )
-    uvicorn.Server(config).run()
+        torch.set_num_threads(threads)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        served = [
+            replace(load_served(name, n_slots=n_slots, window=window, weights=weights), drop_old_thinking=drop_old_thinking)
+            for name in names
+        ]
+        pages = [*site_routes(gate, Conversations(store)), *runs_routes(gate, runs)]
+        hosts = ["*"] if not is_loopback(host) else [host, "localhost", "127.0.0.1", "[::1]"]
+        app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts, extra_routes=pages)
+        typer.echo(f"serving {', '.join(names)} at http://{host}:{listening.getsockname()[1]}/ (its API: /v1; Ctrl-C ends)")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=drain_s
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Taken before the model is read, so that a port in use is said at once."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as e:
+        raise UserError(f"cannot listen on {host} port {port}: {e.strerror}; choose another --port") from None
 
 
 def is_loopback(host: str) -> bool:

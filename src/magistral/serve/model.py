@@ -72,6 +72,13 @@ class Served:
         phrase = self.tokenizer.encode(f"\n\n{closing_phrase(question)}\n")
         return (*phrase, *self._mark(self.form.close), *([] if self.by_token else self.tokenizer.encode("\n")))
 
+    def call(self, ask: Ask) -> tuple[int, ...]:
+        """How a call begins that the request demands; the tool is named where there is but one."""
+        if not ask.tools_required:
+            return ()
+        name = f"{ask.tools[0].name}[ARGS]{{" if len(ask.tools) == 1 else ""
+        return tuple(self.tokenizer.encode(CALLS + name))
+
     def prompt(self, ask: Ask) -> tuple[list[int], list[Note]]:
         """Raises Refused where the model's template does not take the conversation, or it is over the window."""
         if ask.raw_prompt is not None:

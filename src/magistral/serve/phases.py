@@ -35,6 +35,8 @@ class Terms:
     detect_loops: bool = True
     stop: tuple[str, ...] = ()
     tools: bool = False
+    call: tuple[int, ...] = ()
+    """How a call of a tool begins, where the answer must be one: put in where the answer starts."""
     logprobs: bool = False
     """Keep each token's text with it."""
     trim: bool = True
@@ -52,13 +54,14 @@ class Phases:
         self.stop_string = ""
         self.n_thinking = self.n_answer = self.n_forced = 0
         self._tokenizer, self._cutter, self._eos = tokenizer, cutter, eos
-        self._closed = self._asked = False
+        self._closed = self._asked = self._called = False
         self._growing = Growing(tokenizer)
         self._loops = LoopDetector()
         self._pending: list[Token] = []
         """Of which the phase is not certain yet."""
         self._tokens: dict[Phase, list[Token]] = {"thinking": [], "answer": []}
-        self._trimmers = {"thinking": Trimmer(start=True), "answer": Trimmer(start=terms.at_start)}
+        self._trimmers = {"thinking": Trimmer(start=True), "answer": Trimmer(start=False)}
+        self._at_start = terms.trim and terms.at_start
         self._calls = Finder((CALLS,) if terms.tools else ())
         self._stops = Finder(terms.stop)
 
@@ -69,6 +72,11 @@ class Phases:
     @property
     def in_thinking(self) -> bool:
         return self._cutter.phase == "thinking"
+
+    @property
+    def _answering(self) -> bool:
+        """The answer has certainly begun."""
+        return not self.in_thinking and self.n_thinking + self.n_answer > 0
 
     def answer_now(self) -> None:
         """Close the thinking at the next token; nothing if the answer has begun."""
@@ -88,7 +96,7 @@ class Phases:
         pieces = self._cutter.feed(token, self._growing.feed(token))
         events: list[Event] = []
         if pieces or self._cutter.phase != before:
-            self._settle("thinking" if forced or before != self._cutter.phase else pieces[-1][0])
+            self._settle("thinking" if (forced and not self._called) or before != self._cutter.phase else pieces[-1][0])
         for phase, text in pieces:
             events += self._emit(phase, text)
         if self.end is None and not forced:
@@ -122,6 +130,9 @@ class Phases:
         if self.end is not None:
             return []
         if phase == "answer":
+            if self._at_start:  # before stop strings are looked for: the newline after the mark is none of the answer
+                text = text.lstrip("\n")
+                self._at_start = not text
             text = self._stops.feed(self._calls.feed(text))
             if self._stops.found:
                 self.end, self.stop_string = End.STOP_STRING, self._stops.found
@@ -160,6 +171,7 @@ class Phases:
         """Whether the thinking must be closed, or an answer in a loop ended."""
         why = ""
         room = self.terms.max_tokens - self.n_tokens - len(self.terms.closing)
+        room_for_call = self.terms.max_tokens - self.n_tokens - len(self.terms.call)
         if self.in_thinking and not self._closed:
             if self._asked:
                 why = "asked"
@@ -172,6 +184,8 @@ class Phases:
             if why and room > 0 and self.terms.closing:
                 self._closed, self.wanted = True, self.terms.closing
                 return [Note(index=self.index, kind=why, text=f"{WHY[why]}; it was closed", data={"n_thinking": self.n_thinking})]
+        elif self.terms.call and not self._called and self._answering and room_for_call > 0:
+            self._called, self.wanted = True, self.terms.call
         elif period and self._cutter.phase == "answer":
             note = Note(index=self.index, kind="loop", text=f"the answer repeats its last {period} tokens; it was ended")
             return [*self._last(End.LOOP), note]

@@ -224,11 +224,13 @@ class Scheduler:
             job.n_forcing = len(tokens)
             return []
         events: list[Event] = []
+        if cancelled:
+            self.engine.cancel(job.key)
         for token in tokens:
             job.written.append(token)
             events += job.phases.take(token, 0.0, forced=True)
-        if cancelled:
-            self.engine.cancel(job.key)
+            if job.phases.end is not None:
+                return events
         self._submit(job)
         return events
 

@@ -181,7 +181,7 @@ def _terms(ask: Ask, served: Served, n_prompt: int) -> Terms:
         max_tokens=max_tokens, n_prompt=n_prompt,
         closing=() if plain else served.closing(question),
         thinking_budget=ask.thinking_budget, answer_reserve=0 if plain else reserve,
-        detect_loops=ask.detect_loops, stop=ask.stop, tools=bool(ask.tools), logprobs=ask.logprobs,
+        detect_loops=ask.detect_loops, stop=ask.stop, tools=bool(ask.tools), call=served.call(ask), logprobs=ask.logprobs,
         trim=not plain, at_start=not ask.prefix,
     )  # fmt: skip
 

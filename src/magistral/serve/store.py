@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from magistral.errors import UserError
 
@@ -50,6 +52,17 @@ def open_store(folder: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as e:
         raise UserError(f"the server's data cannot be kept in {folder}: {e}; name another folder with --data") from None
     return store
+
+
+def hold(folder: Path) -> IO[str]:
+    """A lock that the kernel drops with the process: one server a folder. Raises UserError where another holds it."""
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(f"another server uses {folder}: stop it, or name another folder with --data") from None
+    return lock
 
 
 @contextmanager

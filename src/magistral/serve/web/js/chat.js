@@ -49,6 +49,7 @@ export function show(other = tree) {
   $("log").scrollTop = $("log").scrollHeight;
   for (const open of document.querySelectorAll("#conversations .open")) mark(open);
   $("side").classList.remove("open");
+  $("menu").setAttribute("aria-expanded", "false");
   if (!running) $("question").focus();
 }
 

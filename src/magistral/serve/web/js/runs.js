@@ -64,7 +64,7 @@ async function draw(metrics) {
       plots.get(name).plot.setData(data);
       continue;
     }
-    const host = element("div", { className: "curve" }, element("h3", { textContent: name }));
+    const host = element("div", { className: "curve" }, element("h2", { textContent: name }));
     $("curves").append(host);
     const axis = { stroke: ink.getPropertyValue("--dim"), grid: { stroke: ink.getPropertyValue("--line"), width: 1 } };
     const options = {
