@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from magistral.serve import sse
 from tests.serve.fakes import Scripted, serving
 from tests.serve.test_scheduler import going_on
 
@@ -174,3 +175,14 @@ def test_a_thousand_malformed_requests_are_no_500_and_leave_nothing_behind(url: 
             response = client.post(path, json=body)
             assert response.status_code < 500, (path, body, response.text)
         until(lambda: 'magistral_writing{model="tiny"} 0.0' in client.get("/metrics").text)
+
+
+def test_a_silent_stream_is_kept_alive_and_named_events_have_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.02)
+    engine = Scripted()
+    engine.step_s = 0.1
+    with serving(engine) as address:
+        body = {**BODY, "stream": True, "max_tokens": 3}
+        assert "\n: still here\n" in httpx.post(f"{address}/v1/chat/completions", json=body, timeout=30).text
+        text = httpx.post(f"{address}/v1/messages", json=body, timeout=30).text
+        assert "event: message_start\ndata: {" in text

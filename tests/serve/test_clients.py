@@ -32,18 +32,21 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def of_openai(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+def of_openai(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
-def of_mistral(url: str) -> mistralai.client.Mistral:
-    return mistralai.client.Mistral(server_url=url, api_key="none")
+def of_mistral(url: str) -> Iterator[mistralai.client.Mistral]:
+    with mistralai.client.Mistral(server_url=url, api_key="none") as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
-def of_anthropic(url: str) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+def of_anthropic(url: str) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
 
 
 def test_openai_chat_whole(of_openai: openai.OpenAI) -> None:

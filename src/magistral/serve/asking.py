@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,10 +15,11 @@ from magistral.serve.claims import Claims
 from magistral.serve.dialects import Dialect, Reply, Sse
 from magistral.serve.enrich import enriched
 from magistral.serve.errors import Refused
-from magistral.serve.events import Ask, Event, Failed, Note, Started, Whole
+from magistral.serve.events import Ask, Ended, Event, Failed, Note, Whole
 from magistral.serve.guard import Gate
 from magistral.serve.metrics import Metrics
 from magistral.serve.reading import read_json
+from magistral.serve.remembering import Remembered
 from magistral.serve.service import Service, Ticket
 from magistral.serve.sse import EventStream, client_gone
 
@@ -31,6 +32,7 @@ class Asking:
     gate: Gate
     metrics: Metrics
     claims: Claims
+    remembered: Remembered = field(default_factory=Remembered)
 
 
 async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
@@ -38,6 +40,10 @@ async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
         owner = await how.gate.admit(request)
         ask = dialect.read(await read_json(request))
         notes = [_forged(i) for i, t in enumerate(ask.turns) if t.signature and not how.gate.knows(t.thinking, t.signature)]
+        if ask.reattach:
+            turns, n = how.remembered.put_back(owner, ask.turns)
+            ask = replace(ask, turns=turns)
+            notes.append(Note(index=0, kind="reattached", text=f"thinking of {n} earlier answers was put back"))
         how.gate.allow(owner, ask)
         ticket = how.service.open(ask, owner=owner, notes=notes, on_done=[how.metrics.done, how.gate.done])
         how.gate.opened(ticket, dialect.name)
@@ -49,7 +55,7 @@ async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
     headers = _headers(ticket, ask)
     if ask.stream:
         how.metrics.requests.labels(dialect.name, 200).inc()
-        return EventStream(_stream(how, dialect, reply, ticket), headers)  # type: ignore[return-value]
+        return EventStream(_stream(how, dialect, reply, ticket), headers, closed=ticket.cancel)  # type: ignore[return-value]
     return await _whole(how, dialect, reply, request, ticket)
 
 
@@ -73,12 +79,18 @@ def _headers(ticket: Ticket, ask: Ask) -> dict[str, str]:
 
 
 async def _events(how: Asking, ticket: Ticket) -> AsyncIterator[Event]:
+    wholes: dict[int, Whole] = {}
     async with aclosing(ticket.events()) as written:  # type: ignore[type-var]
         async for event in enriched(ticket, written, how.claims):
             if isinstance(event, Note):
                 how.metrics.note(event)
             elif isinstance(event, Failed):
                 log.error("request %s failed: %s", ticket.id, event.message)
+            else:
+                whole = wholes.setdefault(event.index, Whole(index=event.index))
+                whole.add(event)
+                if isinstance(event, Ended):
+                    how.remembered.keep(ticket.owner, whole.answer, whole.thinking)
             yield event
 
 
@@ -116,8 +128,6 @@ async def _whole(how: Asking, dialect: Dialect, reply: Reply, request: Request, 
             task.cancel()
         with suppress(asyncio.CancelledError, Refused):
             await work
+        ticket.cancel()
     how.metrics.requests.labels(dialect.name, 200).inc()
     return JSONResponse(body, headers=_headers(ticket, reply.ask))
-
-
-__all__ = ["Asking", "Started", "answer", "refusal"]

@@ -87,6 +87,8 @@ class Ask:
     """Ahead of others in the queue."""
     vote: Vote | None = None
     trace_checks: bool = False
+    reattach: bool = False
+    """Put thinking back that the client left out of earlier answers, where the server remembers it."""
     shape: dict[str, Any] = field(default_factory=dict)
     """What only the dialect's own renderer reads."""
     ignored: tuple[str, ...] = ()

@@ -9,14 +9,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral.errors import UserError
 from magistral.serve.errors import Refused
-from magistral.serve.events import Ask, Ended, Event, Failed, Note, Piece, Started, Usage
+from magistral.serve.events import Ask, Ended, Event, Failed, Note, Piece, Usage
 from magistral.serve.model import Served
 from magistral.serve.phases import Phases, Terms
 from magistral.serve.scheduler import Full, Job, Scheduler
 
-MAX_N = 16
 RESERVED_SHARE = 4
 """Without a wish, thinking leaves one part in so many of max_tokens to the answer (chosen)."""
 RESERVE_MAX = 1024
@@ -184,6 +182,3 @@ def _terms(ask: Ask, served: Served, n_prompt: int) -> Terms:
         detect_loops=ask.detect_loops, stop=ask.stop, tools=bool(ask.tools), call=served.call(ask), logprobs=ask.logprobs,
         trim=not plain, at_start=not ask.prefix,
     )  # fmt: skip
-
-
-__all__ = ["MAX_N", "Note", "Service", "Started", "Ticket", "UserError"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -24,15 +24,22 @@ def encode(event: Sse) -> bytes:
 
 
 class EventStream:
-    """An ASGI response. `batches` gives events that are sent together; it is closed whatever happens."""
+    """An ASGI response. `batches` gives events that are sent together; `closed` is called whatever happens, even if the client
+    had gone before the first of them was asked for."""
 
-    def __init__(self, batches: AsyncIterator[list[Sse]], headers: Mapping[str, str]) -> None:
-        self.batches = batches
+    def __init__(self, batches: AsyncIterator[list[Sse]], headers: Mapping[str, str], *, closed: Callable[[], None]) -> None:
+        self.batches, self.closed = batches, closed
         self.headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", **headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in self.headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._until_gone(receive, send)
+        finally:
+            self.closed()
+
+    async def _until_gone(self, receive: Receive, send: Send) -> None:
         pump = asyncio.create_task(self._pump(send))
         gone = asyncio.create_task(client_gone(receive))
         try:

@@ -54,6 +54,8 @@ class Fields(BaseModel):
     """Several completions, and the answer that most agree on."""
     trace_checks: bool = False
     """Verify the steps of arithmetic found in the thinking."""
+    reattach: bool = False
+    """Put thinking back that was left out of earlier answers, where the server remembers it."""
 
     def common(self, *, start: Start = "free", budget: int | None = None) -> dict[str, Any]:
         """Arguments of Ask. `start` and `budget` are what the dialect's own fields say; ours go before them."""
@@ -70,6 +72,7 @@ class Fields(BaseModel):
             "flash": self.flash,
             "vote": Vote(k=self.vote.k, early_stop=self.vote.early_stop) if self.vote else None,
             "trace_checks": self.trace_checks,
+            "reattach": self.reattach,
             "ignored": tuple(sorted(str(name)[:64] for name in self.model_extra or ())),
         }
 
