@@ -15,6 +15,7 @@ from magistral.serve.asking import Asking
 from magistral.serve.dialects import DIALECTS
 from magistral.serve.errors import Refused
 from magistral.serve.model import Served
+from magistral.serve.openapi import openapi
 from magistral.serve.reading import read_json
 
 STARTED = int(time.time())
@@ -26,6 +27,7 @@ def plain_routes(how: Asking) -> list[BaseRoute]:
         Route("/health", plain.health),
         Route("/ready", plain.ready),
         Route("/metrics", plain.metrics),
+        Route("/openapi.json", plain.openapi),
         Route("/v1/models", plain.checked(plain.models)),
         Route("/v1/models/{name:path}", plain.checked(plain.model)),
         Route("/v1/tokenize", plain.checked(plain.tokenize), methods=["POST"]),
@@ -61,6 +63,9 @@ class _Plain:
 
     async def metrics(self, _request: Request) -> Response:
         return Response(self.how.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, _request: Request) -> Response:
+        return JSONResponse(openapi())
 
     async def models(self, request: Request) -> Any:
         cards = [_card(served, request) for served in self.service.models.values()]
