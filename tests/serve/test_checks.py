@@ -111,7 +111,7 @@ def test_whether_the_language_is_the_question_s(claims: Claims) -> None:
 def test_a_hostile_thinking_costs_little(claims: Claims, line: str) -> None:
     start = time.monotonic()
     check_trace("?", line, "", claims)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def whole(answer: str, index: int) -> Whole:

@@ -20,7 +20,7 @@ from magistral.serve.claims import Claims, claim_of, explicit_claim
 MAX_STEPS = 200
 LONGEST_LINE = 1000
 """Characters of a line that are looked through: the search takes more than linear time."""
-LIMIT_S = 5.0
+LIMIT_S = 10.0
 """Of all checks of one thinking; what is left then cannot be judged."""
 
 Judged = Literal["right", "wrong", "unknown"]

@@ -11,6 +11,7 @@ export class Growing {
     this.text = "";
     this.tail = "";
     this.last = null;
+    this.at = 0; // where in the text the block begins that is being written
     this.waiting = false;
   }
 
@@ -35,9 +36,16 @@ export class Growing {
 
   show(text, finished) {
     this.last ??= this.element.appendChild(document.createElement("div"));
-    this.last.dir = "auto";
+    Object.assign(this.last, { dir: "auto", at: this.at });
     render(this.last, text, finished ? this.copy : "");
-    if (finished) this.last = null;
+    if (!finished) return;
+    this.last = null;
+    this.at += text.length;
+  }
+
+  // The block in which that place of the text stands.
+  blockAt(place) {
+    return [...this.element.children].filter((block) => block.at <= place).pop();
   }
 
   finish() {
@@ -50,8 +58,10 @@ export class Growing {
     this.drawnWith = true;
     this.element.replaceChildren();
     this.last = null;
+    this.at = 0;
     this.tail = this.text;
     this.draw(this.done);
+    this.redrawn?.();
   }
 }
 

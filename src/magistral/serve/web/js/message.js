@@ -73,6 +73,18 @@ export class Answer {
     this.growing.text.finish();
     this.label();
     this.notes.replaceChildren(...notesOf(about));
+    this.growing.thinking.redrawn = () => this.mark();
+    this.mark();
+  }
+
+  // Each checked step in the margin beside it. The server counts characters, the browser halves of some.
+  mark() {
+    const found = this.node.about.magistral?.notes?.find((n) => n.kind === "checks");
+    const characters = found ? Array.from(this.node.thinking) : [];
+    for (const step of found?.data.steps ?? []) {
+      const block = this.growing.thinking.blockAt(characters.slice(0, step.at).join("").length);
+      block?.append(margin(step));
+    }
   }
 }
 
@@ -105,7 +117,14 @@ function votes({ n_agree: n, k, dissent }) {
 
 const MARKS = { right: "✓", wrong: "✗", unknown: "?" };
 
-function checks({ steps, agrees }) {
+function margin(step) {
+  const mark = element("span", { className: `margin ${step.verdict}`, textContent: MARKS[step.verdict], title: `${step.text}: ${t(step.verdict)}` });
+  mark.setAttribute("role", "img");
+  mark.setAttribute("aria-label", `${step.text}: ${t(step.verdict)}`);
+  return mark;
+}
+
+function checks({ steps, agrees, language }) {
   const lines = steps.map((s) => {
     const mark = element("span", { textContent: `${MARKS[s.verdict]} ` });
     mark.setAttribute("aria-hidden", "true");
@@ -113,6 +132,7 @@ function checks({ steps, agrees }) {
     line.title = s.reason;
     return line;
   });
+  const spoken = language.consistent ? [] : [note(language.reason, "failed")];
   const last = agrees === null ? [] : [note(t(agrees ? "agrees" : "differs"), agrees ? "" : "failed")];
-  return element("div", {}, element("ul", { className: "checks" }, ...lines), ...last);
+  return element("div", {}, element("ul", { className: "checks" }, ...lines), ...last, ...spoken);
 }
