@@ -3,8 +3,8 @@
     python benchmarks/serve.py OUT.json [--rounds 3]
 
 The engine alone and the server around the same engine take turns, round by round, in processes of their own with one torch
-thread each; the best round of each counts. Where others use the machine, only the processor time a token says something: wall times
-then measure them too, as `load_average` tells. The load comes from this process.
+thread each; the best round of each counts. Where others use the machine, only the processor time a token says something: wall
+times then measure them too, as `load_average` tells. The load comes from this process.
 """
 
 from __future__ import annotations
