@@ -138,6 +138,11 @@ def alone_in_a_process(n_rows: int) -> dict[str, float]:
     return result
 
 
+async def waiting(client: httpx.AsyncClient) -> float:
+    text = (await client.get("/metrics")).text
+    return float(text.split('magistral_waiting{model="smollm2"} ')[1].split()[0])
+
+
 async def idle_streams(server: Server) -> float:
     """Megabytes that N_IDLE streams cost which wait behind one that is written."""
     body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 3000, "detect_loops": False}
@@ -151,7 +156,8 @@ async def idle_streams(server: Server) -> float:
         await asyncio.sleep(5)
         before = server.rss_mb
         tasks = [asyncio.create_task(wait()) for _ in range(N_IDLE)]
-        await asyncio.sleep(10)
+        while await waiting(client) < N_IDLE:
+            await asyncio.sleep(0.5)
         after = server.rss_mb
         for task in [first, *tasks]:
             task.cancel()
@@ -159,15 +165,27 @@ async def idle_streams(server: Server) -> float:
     return after - before
 
 
+def measure_idle() -> float:
+    server = Server("--slots", "1", "--max-waiting", "600")
+    try:
+        return asyncio.run(idle_streams(server))
+    finally:
+        server.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", type=int)
+    parser.add_argument("--idle", action="store_true", help="only what waiting streams cost; printed")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     if arguments.alone:
         print(json.dumps(engine_alone(arguments.alone)))
+        return
+    if arguments.idle:
+        print("idle streams, MB:", round(measure_idle(), 1))
         return
     server = Server("--slots", str(max(CLIENTS)), "--max-waiting", "600")
     rows: dict[str, Any] = {}
@@ -193,11 +211,7 @@ def main() -> None:
             print(k, {name: value for name, value in rows[str(k)].items() if name != "rounds"})
     finally:
         server.close()
-    idle = Server("--slots", "1", "--max-waiting", "600")
-    try:
-        n_mb = asyncio.run(idle_streams(idle))
-    finally:
-        idle.close()
+    n_mb = measure_idle()
     print("idle streams, MB:", round(n_mb, 1))
     result = {
         "machine": machine(),
