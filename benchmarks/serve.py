@@ -1,6 +1,6 @@
 """What the server costs on top of its engine: processor time a token, tokens a second, first token, memory of streams that wait.
 
-    python benchmarks/serve.py OUT.json [--rounds 3]
+    .venv/bin/python benchmarks/serve.py [--rounds 3]
 
 The engine alone and the server around the same engine take turns, round by round, in processes of their own with one torch
 thread each; the best round of each counts. Where others use the machine, only the processor time a token says something: wall
@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-
-from magistral.log import machine
+from common import write_results
 
 N_TOKENS = 48
 CLIENTS = (1, 8, 32)
@@ -150,7 +149,8 @@ async def idle_streams(server: Server) -> float:
 
         async def wait() -> None:
             async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-                await anext(response.aiter_bytes(), None)
+                async for _ in response.aiter_bytes():
+                    pass
 
         first = asyncio.create_task(wait())
         await asyncio.sleep(5)
@@ -175,7 +175,6 @@ def measure_idle() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("out", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", type=int)
     parser.add_argument("--idle", action="store_true", help="only what waiting streams cost; printed")
@@ -214,15 +213,14 @@ def main() -> None:
     n_mb = measure_idle()
     print("idle streams, MB:", round(n_mb, 1))
     result = {
-        "machine": machine(),
-        "load_average": os.getloadavg()[0],
+        "versions": versions("torch", "starlette", "uvicorn"),
+        "load_average": load_average(),
         "seed": SEED,
         "n_tokens": N_TOKENS,
         "clients": rows,
         "idle": {"n": N_IDLE, "mb": round(n_mb, 1)},
     }
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_results("serve", result)
 
 
 if __name__ == "__main__":

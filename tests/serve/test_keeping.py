@@ -149,14 +149,14 @@ def test_runs_are_read_and_a_name_is_no_path(store: sqlite3.Connection, tmp_path
         assert httpx.get(f"{url}/api/runs").status_code == 401
 
 
-def test_the_page_s_files_come_with_a_policy_and_nothing_outside_their_folder(store: sqlite3.Connection, tmp_path: Path) -> None:
+def test_the_page_s_files_come_with_a_csp_and_nothing_outside_their_folder(store: sqlite3.Connection, tmp_path: Path) -> None:
     gate = accounts(store, tmp_path, keys_needed=False)
     app = create_app(Service([served(Scripted())]), gate=gate, extra_routes=site_routes(gate, Conversations(store)))
     with running(app) as url, httpx.Client(base_url=url) as client:
         page = client.get("/web/")
-        policy = page.headers["content-security-policy"]
-        assert "unsafe" not in policy
-        assert "script-src 'self'" in policy
+        csp = page.headers["content-security-policy"]
+        assert "unsafe" not in csp
+        assert "script-src 'self'" in csp
         assert "<script>" not in page.text
         assert [client.get(p).status_code for p in ("/web/js/main.js", "/web/vendor/katex/LICENSE")] == [200, 200]
         assert [client.get(p).status_code for p in ("/web/../app.py", "/web/%2e%2e/app.py")] == [404, 404]

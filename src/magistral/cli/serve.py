@@ -18,6 +18,8 @@ from magistral.cli.wiring import N_THREADS, Data, Threads, data_folder
 from magistral.errors import UserError
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from magistral.models.transformer import Transformer
     from magistral.serve.model import Served
 
@@ -60,8 +62,6 @@ def command(
     if len(set(map(_name, names))) < len(names):
         raise UserError(f"two models of one name among {', '.join(names)}: rename a folder")
     try:
-        import uvicorn
-
         from magistral.serve.accounts import Accounts, has_keys
         from magistral.serve.app import create_app
         from magistral.serve.audit import Audit, load_key
@@ -77,10 +77,7 @@ def command(
         if keys_needed and not has_keys(store):
             raise UserError("nobody could ask, since there is no key: make one with `magistral keys add NAME`")
         gate = Accounts(store, Audit(store, load_key(folder), keep_text=keep_text), keys_needed=keys_needed)
-        import torch
-
-        torch.set_num_threads(threads)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        _use_threads(threads)
         served = [
             replace(load_served(name, n_slots=n_slots, window=window, weights=weights), drop_old_thinking=drop_old_thinking)
             for name in names
@@ -89,10 +86,21 @@ def command(
         hosts = ["*"] if not is_loopback(host) else [host, "localhost", "127.0.0.1", "[::1]"]
         app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts, extra_routes=pages)
         typer.echo(f"serving {', '.join(names)} at http://{host}:{listening.getsockname()[1]}/ (its API: /v1; Ctrl-C ends)")
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=drain_s
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        _run(app, listening, drain_s)
+
+
+def _use_threads(n: int) -> None:
+    import torch
+
+    torch.set_num_threads(n)
+
+
+def _run(app: ASGIApp, listening: socket.socket, drain_s: int) -> None:
+    import uvicorn
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=drain_s)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

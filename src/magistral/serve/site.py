@@ -18,18 +18,18 @@ from magistral.serve.guard import Gate
 from magistral.serve.reading import read_json
 
 WEB = Path(__file__).parent / "web"
-POLICY = (
+CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
 class _Files(StaticFiles):
-    """With a policy that lets no script run but these files, and loads nothing from elsewhere."""
+    """With a header that lets no script run but these files, and nothing load from elsewhere."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
-        response.headers["content-security-policy"] = POLICY
+        response.headers["content-security-policy"] = CSP
         # vendored files change their content only with a new version of the package; the others are asked for anew
         response.headers["cache-control"] = "max-age=86400" if path.startswith("vendor/") else "no-cache"
         return response
