@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from common import write_results
+from common import load_average, versions, write_results
 
 N_TOKENS = 48
 CLIENTS = (1, 8, 32)
