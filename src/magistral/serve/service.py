@@ -122,11 +122,17 @@ class Service:
         return self.models[name]
 
     def open(
-        self, ask: Ask, *, owner: str = "", notes: Sequence[Note] = (), on_done: Sequence[Callable[[Ticket], None]] = ()
+        self,
+        ask: Ask,
+        *,
+        owner: str = "",
+        laid_out: tuple[list[int], list[Note]] | None = None,
+        notes: Sequence[Note] = (),
+        on_done: Sequence[Callable[[Ticket], None]] = (),
     ) -> Ticket:
-        """`notes` go before its events. Raises Refused."""
+        """`laid_out`: what `Served.prompt` gave, where the caller has asked it; `notes` go before the events. Raises Refused."""
         served = self.model(ask.model)
-        prompt, prompt_notes = served.prompt(ask)
+        prompt, prompt_notes = laid_out or served.prompt(ask)
         if not prompt:
             raise Refused("bad_request", "the prompt is empty", field="messages")
         terms = _terms(ask, served, len(prompt))
