@@ -149,7 +149,7 @@ def test_votes_and_checks_are_shown(page: Page) -> None:
     assert "agree" in page.inner_text(".assistant")
     assert page.locator(".checks .right").count() == 1
     assert page.locator(".checks .wrong").count() == 1
-    margins = page.locator(".thinking .block:has-text('17 * 20 = 340') .margin")
+    margins = page.locator(".thinking .block:has-text('17 * 20 = 340') .margin > span")
     assert [margins.nth(i).text_content() for i in range(margins.count())] == ["✓", "✗"]
 
 

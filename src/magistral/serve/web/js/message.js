@@ -83,7 +83,9 @@ export class Answer {
     const characters = found ? Array.from(this.node.thinking) : [];
     for (const step of found?.data.steps ?? []) {
       const block = this.growing.thinking.blockAt(characters.slice(0, step.at).join("").length);
-      block?.append(margin(step));
+      if (!block) continue;
+      if (block.firstChild?.className !== "margin") block.prepend(element("span", { className: "margin" }));
+      block.firstChild.append(mark(step));
     }
   }
 }
@@ -117,11 +119,12 @@ function votes({ n_agree: n, k, dissent }) {
 
 const MARKS = { right: "✓", wrong: "✗", unknown: "?" };
 
-function margin(step) {
-  const mark = element("span", { className: `margin ${step.verdict}`, textContent: MARKS[step.verdict], title: `${step.text}: ${t(step.verdict)}` });
-  mark.setAttribute("role", "img");
-  mark.setAttribute("aria-label", `${step.text}: ${t(step.verdict)}`);
-  return mark;
+function mark(step) {
+  const said = `${step.text}: ${t(step.verdict)}`;
+  const sign = element("span", { className: step.verdict, textContent: MARKS[step.verdict], title: said });
+  sign.setAttribute("role", "img");
+  sign.setAttribute("aria-label", said);
+  return sign;
 }
 
 function checks({ steps, agrees, language }) {

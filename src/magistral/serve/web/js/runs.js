@@ -68,7 +68,7 @@ async function draw(metrics) {
     $("curves").append(host);
     const axis = { stroke: ink.getPropertyValue("--dim"), grid: { stroke: ink.getPropertyValue("--line"), width: 1 } };
     const options = {
-      width: 320, height: 180, scales: { x: { time: false } }, axes: [axis, { ...axis, size: 60 }],
+      width: 320, height: 180, scales: { x: { time: false } }, axes: [axis, { ...axis, size: 70, values: (_, values) => values.map((v) => String(Number(v.toPrecision(4)))) }],
       series: [{}, { stroke: ink.getPropertyValue("--accent"), width: 2, label: name }], legend: { show: false },
     };
     plots.set(name, { plot: new UPlot(options, data, host), host });
