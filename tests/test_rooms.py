@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-LIGHT = ["flow", "recipe", "registry", "log", "errors", "text", "verifiers", "rewards", "curation", "show", "engines", "weights"]
+LIGHT = [
+    "flow", "recipe", "registry", "log", "errors", "text", "verifiers", "rewards", "curation", "show", "engines", "weights", "serve.app",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("room", LIGHT)

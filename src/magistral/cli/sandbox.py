@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Where code that a model wrote is run.")
+app = typer.Typer(name="sandbox", no_args_is_help=True, help="Where code that a model wrote is run.")
 
 
 @app.callback()

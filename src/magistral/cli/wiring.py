@@ -33,7 +33,16 @@ Set = Annotated[
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the recipe; may be given again."),
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Torch threads of this process.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The server's folder.", show_default="~/.local/share/magistral, or under $XDG_DATA_HOME"),
+]
 N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def data_folder(data: Path | None) -> Path:
+    """Where the server keeps its accounts, log and conversations."""
+    return data or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "magistral"
 
 
 def read_recipe(path: Path, changes: list[str] | None) -> Recipe:

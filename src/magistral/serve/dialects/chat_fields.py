@@ -1,0 +1,161 @@
+"""Requests of a chat, as OpenAI's and Mistral's dialects have them alike."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from magistral.serve.dialects.base import Json
+from magistral.serve.dialects.fields import (
+    MAX_N,
+    Effort,
+    Fields,
+    Part,
+    assistant_turn,
+    content_of,
+    refuse_unless,
+    stops_of,
+)
+from magistral.serve.errors import Refused
+from magistral.serve.events import Call, Tool, Turn
+
+
+class _Loose(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Function(_Loose):
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class CallField(_Loose):
+    id: str = ""
+    function: Function
+
+
+class ToolField(_Loose):
+    type: str = "function"
+    function: Function
+
+
+class Message(_Loose):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part | str] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[CallField] | None = None
+    tool_call_id: str | None = None
+    prefix: bool | None = None
+
+
+class ReasoningFields(_Loose):
+    effort: Effort | None = None
+    max_tokens: int | None = Field(default=None, ge=0)
+    exclude: bool = False
+    enabled: bool | None = None
+
+
+class StreamOptions(_Loose):
+    include_usage: bool = False
+
+
+class ChatFields(Fields):
+    """What this dialect and Mistral's have in common, and this one's own."""
+
+    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    n: int = Field(default=1, ge=1, le=MAX_N)
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[ToolField] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    reasoning_effort: Effort | None = None
+    reasoning: ReasoningFields | None = None
+    include_reasoning: bool = True
+    stream_options: StreamOptions | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    min_tokens: int | None = None
+
+
+def turn_of(message: Message, i: int) -> Turn:
+    where = f"messages.{i}.content"
+    text, thinking = content_of(message.content, where)
+    role: Any = "system" if message.role == "developer" else message.role
+    if message.reasoning and message.reasoning_content and message.reasoning != message.reasoning_content:
+        raise Refused("bad_request", f"messages.{i}: reasoning and reasoning_content differ", field=f"messages.{i}.reasoning")
+    thinking = thinking or message.reasoning_content or message.reasoning or ""
+    if role == "assistant":
+        return assistant_turn(
+            text, thinking, signature=_signature(message), calls=tuple(_call_of(c) for c in message.tool_calls or ())
+        )
+    if thinking and role != "system":
+        raise Refused("bad_request", f"{where}: thinking stands in the assistant's and the system's messages only", field=where)
+    return Turn(role=role, text=text, thinking=thinking, call_id=message.tool_call_id or "")
+
+
+def _signature(message: Message) -> str:
+    parts = message.content if isinstance(message.content, list) else []
+    return next((p.signature for p in parts if isinstance(p, Part) and p.signature), "")
+
+
+def _call_of(call: CallField) -> Call:
+    arguments = call.function.arguments or "{}"
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return Call(id=call.id, name=call.function.name, arguments=text)
+
+
+def chat_arguments(fields: ChatFields) -> Json:
+    """Arguments of Ask that this dialect and Mistral's have alike."""
+    plain = {
+        n: getattr(fields, n)
+        for n in ("frequency_penalty", "presence_penalty", "logit_bias", "top_logprobs", "min_p", "min_tokens")
+    }
+    refuse_unless((0, {}), plain)
+    refuse_unless((1,), {"repetition_penalty": fields.repetition_penalty})
+    refuse_unless((0, -1), {"top_k": fields.top_k})
+    refuse_unless((None, "text"), {"response_format": (fields.response_format or {}).get("type")})
+    choice, tools = fields.tool_choice, fields.tools or []
+    if isinstance(choice, dict):
+        named = (choice.get("function") or {}).get("name") if isinstance(choice.get("function"), dict) else None
+        tools = [t for t in tools if t.function.name == named]
+    elif choice not in (None, "auto", "none", "any", "required"):
+        raise Refused("bad_request", f"tool_choice={choice!r}: auto, none, required or a tool is", field="tool_choice")
+    required = isinstance(choice, dict) or choice in ("any", "required")
+    if required and not tools:
+        raise Refused("bad_request", "tool_choice asks for a tool that tools does not name", field="tool_choice")
+    return {
+        **_conversation(fields),
+        "n": fields.n,
+        "stop": stops_of(fields.stop),
+        "logprobs": fields.logprobs,
+        "tools": () if choice == "none" else tuple(_tool(t) for t in tools),
+        "tools_required": required,
+    }
+
+
+def _conversation(fields: ChatFields) -> Json:
+    """A last message of the assistant that is marked `prefix` is what the answer begins with."""
+    messages, prefix = fields.messages, ""
+    if messages[-1].role == "assistant" and messages[-1].prefix:
+        prefix = content_of(messages[-1].content, f"messages.{len(messages) - 1}.content")[0]
+        messages = messages[:-1]
+    return {"turns": tuple(turn_of(m, i) for i, m in enumerate(messages)), "prefix": prefix}
+
+
+def _tool(field: ToolField) -> Tool:
+    function = field.function
+    return Tool(name=function.name, description=function.description or "", parameters=function.parameters or {})

@@ -1,0 +1,270 @@
+"""One engine, one thread: requests go in, events come out; everything that changes what is written happens between two steps.
+
+who            takes                      gives
+event loop     a request                  open(), cancel(), answer_now(): a command, done before the next step
+engine thread  commands, then a step      the step's events of every completion, in one call into the event loop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from magistral.engines.base import Request, Written
+from magistral.errors import MagistralError, UserError
+from magistral.flow import Finish
+from magistral.serve.events import End, Event, Failed, Started
+from magistral.serve.phases import Phases
+from magistral.serve.steering import ServingEngine, Steerable
+
+STALL_S = 60.0
+"""An engine that has work and has not ended a step for so long is not ready (chosen: a long prefill on a CPU takes seconds)."""
+
+
+class Full(MagistralError):
+    """The queue takes no more for now."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Job:
+    """One completion, waiting or being written."""
+
+    prompt: tuple[int, ...]
+    seed: int
+    temperature: float
+    top_p: float
+    phases: Phases
+    sink: Callable[[list[Event]], None]
+    """Called in the event loop."""
+    urgent: bool = False
+    """Before those that wait and are not."""
+    key: int = -1
+    written: list[int] = field(default_factory=list)
+    n_taken: int = 0
+    """Of the engine's present row."""
+    n_forcing: int = 0
+    """Tokens that the engine has yet to write because it was told to."""
+    parts: list[tuple[int, int, int]] = field(default_factory=list)
+    """(tokens before it, seed, tokens drawn) of each time the engine was asked: what a replay needs."""
+    since: float = 0.0
+
+
+class Scheduler:
+    def __init__(self, engine: ServingEngine, *, n_slots: int, max_waiting: int) -> None:
+        self.engine, self.n_slots, self.max_waiting = engine, n_slots, max_waiting
+        self.n_steps = 0
+        self.failure = ""
+        """Why the engine can write no more; empty: it can."""
+        self.step_s = 0.0
+        """A moving mean of the seconds of a step."""
+        self._waiting: list[Job] = []
+        self._rows: dict[int, Job] = {}
+        self._commands: list[Callable[[], None]] = []
+        self._out: list[tuple[Job, list[Event]]] = []
+        self._changed = threading.Condition()
+        self._keys = itertools.count()
+        self._stopping = False
+        self._last_step = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def n_writing(self) -> int:
+        return len(self._rows)
+
+    @property
+    def ready(self) -> bool:
+        stalled = bool(self._rows) and time.monotonic() - self._last_step > STALL_S
+        return self._thread is not None and not self.failure and not self._stopping and not stalled
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancel what is left and end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread:
+            self._thread.join(timeout=30)
+
+    def open(self, jobs: list[Job]) -> None:
+        """Queue the completions of one request. Raises Full where the queue has no room for all of them."""
+        with self._changed:
+            if self.failure or self._stopping:
+                raise Full(self.failure or "the server is stopping", retry_after_s=30)
+            free = self.n_slots - len(self._rows)
+            if len(self._waiting) + len(jobs) > self.max_waiting + max(0, free):
+                raise Full(
+                    f"{len(self._waiting)} completions wait, which is all the queue holds", retry_after_s=self._patience_s()
+                )
+            for job in jobs:
+                job.key, job.since = next(self._keys), time.monotonic()
+                at = next((i for i, j in enumerate(self._waiting) if job.urgent and not j.urgent), len(self._waiting))
+                self._waiting.insert(at, job)
+            self._changed.notify()
+
+    def cancel(self, job: Job) -> None:
+        """Its row is free before the next step."""
+        self._command(lambda: self._cancel(job))
+
+    def answer_now(self, job: Job) -> None:
+        self._command(job.phases.answer_now)
+
+    def _patience_s(self) -> int:
+        """A guess of when a row is free: half of a completion of 256 tokens (chosen)."""
+        return max(1, min(60, round(128 * self.step_s)))
+
+    def _command(self, command: Callable[[], None]) -> None:
+        with self._changed:
+            self._commands.append(command)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while self._take_commands():
+                start = time.monotonic()
+                done = self.engine.step()
+                for written in [*done, *self.engine.partial()]:
+                    self._deliver(written)
+                self._last_step = time.monotonic()
+                self.step_s += 0.1 * (self._last_step - start - self.step_s)
+                self.n_steps += 1
+                self._post()
+        except Exception as e:  # noqa: BLE001 - whatever the engine broke with, its requests must hear of it
+            self._fail(f"the engine broke: {type(e).__name__}: {e}")
+
+    def _take_commands(self) -> bool:
+        """Wait for something to do, do what was commanded, let rows in; False at the end."""
+        with self._changed:
+            while not (self._commands or self._waiting or self._rows or self._stopping):
+                self._changed.wait()
+            commands, self._commands = self._commands, []
+            if self._stopping:
+                commands += [lambda job=job: self._cancel(job) for job in [*self._waiting, *self._rows.values()]]  # type: ignore[misc]
+        for command in commands:
+            command()
+        if self._stopping:
+            self._post()
+            return False
+        self._admit()
+        return True
+
+    def _admit(self) -> None:
+        with self._changed:
+            n = self.n_slots - len(self._rows)
+            jobs, self._waiting = self._waiting[:n], self._waiting[n:]
+            for job in jobs:
+                self._rows[job.key] = job
+        for job in jobs:
+            self._out.append((job, [Started(index=job.phases.index, n_prompt=len(job.prompt))]))
+            self._submit(job)
+
+    def _submit(self, job: Job) -> None:
+        seed = (job.seed + 0x9E3779B9 * len(job.parts)) % 2**63  # another stream of draws for each part
+        request = Request(
+            prompt=(*job.prompt, *job.written),
+            seeds=(seed,),
+            max_tokens=job.phases.terms.max_tokens - len(job.written),
+            temperature=job.temperature,
+            top_p=job.top_p,
+            key=job.key,
+        )
+        job.parts.append((len(job.written), seed, 0))
+        job.n_taken = 0
+        try:
+            self.engine.submit(request)
+        except UserError as e:  # this request alone is what the engine does not take
+            self._forget(job, cancel=False)
+            self._out.append((job, [Failed(message=str(e))]))
+
+    def _deliver(self, written: Written) -> None:
+        job = self._rows.get(written.request.key)  # type: ignore[call-overload]
+        if job is None:
+            return
+        events: list[Event] = []
+        phases, n = job.phases, len(written.tokens)
+        for token, logprob in zip(written.tokens[job.n_taken :], written.logprobs[job.n_taken :], strict=True):
+            job.n_taken += 1
+            job.written.append(token)
+            events += phases.take(token, logprob, forced=job.n_forcing > 0)
+            job.n_forcing = max(0, job.n_forcing - 1)
+            if phases.end or phases.wanted:
+                break
+        at, seed, _ = job.parts[-1]
+        job.parts[-1] = (at, seed, job.n_taken)
+        if phases.wanted:
+            events += self._force(job, cancelled=written.finish is None, exact=job.n_taken == n)
+        elif phases.end is None and written.finish is not None:
+            events += phases.finish(End.STOP if written.finish is Finish.STOP else End.LENGTH)
+        if phases.end is not None:
+            self._forget(job, cancel=written.finish is None)
+        if events:
+            self._out.append((job, events))
+
+    def _force(self, job: Job, *, cancelled: bool, exact: bool) -> list[Event]:
+        tokens, job.phases.wanted = job.phases.wanted, ()
+        if isinstance(self.engine, Steerable) and cancelled and exact:
+            self.engine.force(job.key, tokens)
+            job.n_forcing = len(tokens)
+            return []
+        events: list[Event] = []
+        if cancelled:
+            self.engine.cancel(job.key)
+        for token in tokens:
+            job.written.append(token)
+            events += job.phases.take(token, 0.0, forced=True)
+            if job.phases.end is not None:
+                return events
+        self._submit(job)
+        return events
+
+    def _cancel(self, job: Job) -> None:
+        if job.phases.end is not None:
+            return
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+        self._forget(job, cancel=job.key in self._rows)
+        self._out.append((job, job.phases.finish(End.CANCELLED)))
+        self._post()
+
+    def _forget(self, job: Job, *, cancel: bool) -> None:
+        with self._changed:
+            self._rows.pop(job.key, None)
+        if cancel:
+            self.engine.cancel(job.key)
+
+    def _fail(self, message: str) -> None:
+        with self._changed:
+            self.failure = message
+            jobs = [*self._rows.values(), *self._waiting]
+            self._rows.clear()
+            self._waiting.clear()
+        self._out += [(job, [Failed(message=message)]) for job in jobs]
+        self._post()
+
+    def _post(self) -> None:
+        out, self._out = self._out, []
+        if out and self._loop and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_hand_over, out)
+
+
+def _hand_over(out: list[tuple[Any, list[Event]]]) -> None:
+    for job, events in out:
+        job.sink(events)

@@ -1,0 +1,190 @@
+"""From an Ask to its events: the model is found, the prompt made, the terms settled, the completions queued."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from magistral.serve.errors import Refused
+from magistral.serve.events import Ask, Ended, Event, Failed, Note, Piece, Usage
+from magistral.serve.model import Served
+from magistral.serve.phases import Phases, Terms
+from magistral.serve.scheduler import Full, Job, Scheduler
+
+RESERVED_SHARE = 4
+"""Without a wish, thinking leaves one part in so many of max_tokens to the answer (chosen)."""
+RESERVE_MAX = 1024
+
+
+@dataclass(eq=False, kw_only=True)
+class Ticket:
+    """One accepted request: its events, to be read once, and what may be done to it while it runs."""
+
+    id: str
+    ask: Ask
+    served: Served
+    scheduler: Scheduler
+    jobs: list[Job] = field(default_factory=list)
+    owner: str = ""
+    """Who may steer it: the key it was asked with."""
+    started: float = field(default_factory=time.monotonic)
+    created: int = field(default_factory=lambda: int(time.time()))
+    first_token: float = 0.0
+    usages: dict[int, Usage] = field(default_factory=dict)
+    ends: dict[int, Ended] = field(default_factory=dict)
+    failed: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+    on_done: list[Callable[[Ticket], None]] = field(default_factory=list)
+    """Called once, when every completion has ended, however it ended."""
+    _queue: asyncio.Queue[list[Event]] = field(default_factory=asyncio.Queue)
+
+    @property
+    def done(self) -> bool:
+        return bool(self.failed) or len(self.ends) == len(self.jobs)
+
+    @property
+    def usage(self) -> Usage:
+        total = Usage(prompt=len(self.jobs[0].prompt))
+        for usage in self.usages.values():
+            total = total + usage
+        return total
+
+    def take(self, events: list[Event]) -> None:
+        """From the scheduler. Ends are kept even when nobody reads any more: they are what is accounted."""
+        if self.done:
+            return
+        for event in events:
+            match event:
+                case Piece() if not self.first_token:
+                    self.first_token = time.monotonic()
+                case Ended():
+                    self.usages[event.index], self.ends[event.index] = event.usage, event
+                case Failed():
+                    self.failed = event.message
+                case _:
+                    pass
+        self._queue.put_nowait(events)
+        if self.done:
+            for call in self.on_done:
+                call(self)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Until all have ended. Whoever leaves early cancels what is left."""
+        n_ended = 0
+        try:
+            while n_ended < len(self.jobs):
+                for event in await self._queue.get():
+                    yield event
+                    n_ended += isinstance(event, Ended)
+                    if isinstance(event, Failed):
+                        return
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        for job in self.jobs:
+            if job.phases.index not in self.ends and not self.failed:
+                self.scheduler.cancel(job)
+
+    def answer_now(self) -> None:
+        for job in self.jobs:
+            self.scheduler.answer_now(job)
+
+
+class Service:
+    def __init__(self, models: Sequence[Served], *, max_waiting: int = 64) -> None:
+        assert models
+        self.models = {served.name: served for served in models}
+        self.schedulers = {s.name: Scheduler(s.engine, n_slots=s.n_slots, max_waiting=max_waiting) for s in models}
+        self.running: dict[str, Ticket] = {}
+
+    @property
+    def ready(self) -> bool:
+        return all(scheduler.ready for scheduler in self.schedulers.values())
+
+    def start(self) -> None:
+        for scheduler in self.schedulers.values():
+            scheduler.start(asyncio.get_running_loop())
+
+    async def stop(self) -> None:
+        for scheduler in self.schedulers.values():
+            await asyncio.to_thread(scheduler.stop)
+
+    def model(self, name: str) -> Served:
+        if not name:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise Refused("not_found", f"no model named {name!r}; served here: {', '.join(self.models)}", field="model")
+        return self.models[name]
+
+    def open(
+        self,
+        ask: Ask,
+        *,
+        owner: str = "",
+        laid_out: tuple[list[int], list[Note]] | None = None,
+        notes: Sequence[Note] = (),
+        on_done: Sequence[Callable[[Ticket], None]] = (),
+    ) -> Ticket:
+        """`laid_out`: what `Served.prompt` gave, where the caller has asked it; `notes` go before the events. Raises Refused."""
+        served = self.model(ask.model)
+        prompt, prompt_notes = laid_out or served.prompt(ask)
+        if not prompt:
+            raise Refused("bad_request", "the prompt is empty", field="messages")
+        terms = _terms(ask, served, len(prompt))
+        ticket = Ticket(id=secrets.token_hex(12), ask=ask, served=served, scheduler=self.schedulers[served.name], owner=owner)
+        seed = secrets.randbits(48) if ask.seed is None else ask.seed
+        n = ask.vote.k if ask.vote else ask.n
+        ticket.jobs = [
+            Job(
+                prompt=tuple(prompt), seed=seed + i,
+                temperature=served.temperature if ask.temperature is None else ask.temperature,
+                top_p=served.top_p if ask.top_p is None else ask.top_p,
+                phases=Phases(served.tokenizer, served.cutter(ask), terms, eos=served.tokenizer.eos, index=i),
+                sink=ticket.take, urgent=ask.flash,
+            )
+            for i in range(n)
+        ]  # fmt: skip
+        ticket.on_done = [self._forget, *on_done]
+        if notes or prompt_notes:
+            ticket.take([*notes, *prompt_notes])
+        try:
+            ticket.scheduler.open(ticket.jobs)
+        except Full as e:
+            kind = "busy" if ticket.scheduler.failure or not ticket.scheduler.ready else "limited"
+            raise Refused(kind, str(e), retry_after_s=e.retry_after_s) from None  # type: ignore[arg-type]
+        self.running[ticket.id] = ticket
+        return ticket
+
+    def _forget(self, ticket: Ticket) -> None:
+        self.running.pop(ticket.id, None)
+
+
+def _terms(ask: Ask, served: Served, n_prompt: int) -> Terms:
+    room = served.window - n_prompt
+    if room < 1 or (ask.max_tokens or 0) > room:
+        wanted = f" and max_tokens={ask.max_tokens}" if ask.max_tokens else ""
+        raise Refused(
+            "over_window",
+            f"a prompt of {n_prompt} tokens{wanted} is over the window of {served.window}: shorten it, or lower max_tokens",
+            field="max_tokens" if room >= 1 else "messages",
+        )
+    max_tokens = ask.max_tokens or min(served.max_tokens, room)
+    plain = ask.raw_prompt is not None
+    reserve = min(max_tokens // RESERVED_SHARE, RESERVE_MAX) if ask.answer_reserve is None else ask.answer_reserve
+    if reserve >= max_tokens > 0 and not plain:
+        raise Refused(
+            "bad_request", f"answer_reserve={reserve} leaves nothing of max_tokens={max_tokens}", field="answer_reserve"
+        )
+    question = next((t.text for t in reversed(ask.turns) if t.role == "user"), "")
+    return Terms(
+        max_tokens=max_tokens, n_prompt=n_prompt,
+        closing=() if plain else served.closing(question),
+        thinking_budget=ask.thinking_budget, answer_reserve=0 if plain else reserve,
+        detect_loops=ask.detect_loops, stop=ask.stop, tools=bool(ask.tools), call=served.call(ask), logprobs=ask.logprobs,
+        trim=not plain, at_start=not ask.prefix,
+    )  # fmt: skip
