@@ -8,7 +8,8 @@ import sys
 import pytest
 
 LIGHT = [
-    "flow", "recipe", "registry", "log", "errors", "text", "verifiers", "rewards", "curation", "show", "engines", "weights", "serve.app",
+    "flow", "recipe", "registry", "log", "errors", "text", "verifiers", "rewards", "curation", "show", "engines", "weights",
+    "serve.app",
 ]  # fmt: skip
 
 
