@@ -143,7 +143,7 @@ class Remote:
         await self.client.aclose()
 
     def _give_up(self, ticket: int) -> None:
-        for future in self._tasks[ticket]:
+        for future in reversed(self._tasks[ticket]):  # those that wait for room first, else one would be let in by another's end
             future.cancel()
         self._forget(ticket)
 
