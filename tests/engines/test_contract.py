@@ -23,6 +23,7 @@ Tiny = Callable[..., Transformer]
 
 
 class Native:
+    tolerance = 1e-4
     able = frozenset({"tokens", "logprobs", "seeds", "load"})
     eos = EOS
 
@@ -43,6 +44,7 @@ class Native:
 
 
 class Scripted:
+    tolerance = 1e-4
     able = frozenset({"tokens", "logprobs", "seeds", "load", "stop", "n_top"})
 
     def __init__(self) -> None:
@@ -63,6 +65,7 @@ class Scripted:
 
 
 class Http:
+    tolerance = 1e-4
     def __init__(self, dialect: Any) -> None:
         self.dialect = dialect
         self.eos = byte_tokenizer().eos
@@ -84,6 +87,7 @@ class Http:
 
 
 class Vllm:
+    tolerance = 1e-4
     able = frozenset({"tokens", "logprobs", "seeds", "load", "top_k", "min_p", "stop", "n_top"})
     eos = EOS
 

@@ -89,6 +89,7 @@ def engine_of(file: Path) -> LlamacppEngine:
 
 
 class Llamacpp:
+    tolerance = 0.05
     able = frozenset({"tokens", "logprobs", "seeds", "top_k", "min_p", "stop", "n_top"})
 
     def __init__(self, file: Path) -> None:
@@ -135,7 +136,7 @@ def test_llama_cpp_reads_our_files_and_finds_our_log_probabilities(changes: dict
     (one,), (other,) = finish(theirs), finish(ours)
     theirs.close()
     assert one.tokens == other.tokens
-    assert one.logprobs == pytest.approx(other.logprobs, abs=2e-3)  # its cache is float16
+    assert one.logprobs == pytest.approx(other.logprobs, abs=0.02)  # its cache is float16, and these logits are tens of nats apart
 
 
 @needs_llamacpp

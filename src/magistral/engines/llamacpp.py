@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,23 @@ def _log_softmax(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     shifted = numbers - numbers.max()
     out: np.ndarray[Any, Any] = shifted - np.log(np.exp(shifted).sum())
     return out
+
+
+@cache
+def _library() -> Any:
+    """llama.cpp, silent. Raises UserError where it is not installed."""
+    try:
+        import llama_cpp
+    except ImportError:
+        raise UserError("the engine 'llamacpp' needs the package llama-cpp-python: pip install open-magistral[llamacpp]") from None
+    _SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+    llama_cpp.llama_log_set(_SILENCE[0], ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+_SILENCE: list[Any] = []
+"""What C calls to log: kept as long as the process lives, since C does not count as holding it."""
 
 
 class _Context:

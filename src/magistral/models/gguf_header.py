@@ -13,7 +13,7 @@ from gguf import GGUFWriter, LlamaFileType
 
 from magistral.models.sizes import Sizes
 from magistral.text.cutting import name_of
-from magistral.text.tokens import CONTROL, NORMAL, USER_DEFINED, Tokenizer
+from magistral.text.tokens import CONTROL, NO_MERGE, NORMAL, USER_DEFINED, Tokenizer
 from magistral.weights.kinds import quant_type
 from magistral.weights.read import Weights
 from magistral.weights.write import Target
@@ -81,7 +81,7 @@ def _vocabulary(tokenizer: Tokenizer, n_words: int) -> dict[str, Any]:
         "tokenizer.ggml.pre": name_of(backend),
         "tokenizer.ggml.tokens": words,
         "tokenizer.ggml.token_type": kinds,
-        "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in model["merges"]],
+        "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in model["merges"]] or [NO_MERGE],
         "tokenizer.ggml.eos_token_id": tokenizer.eos,
         **({} if bos is None else {"tokenizer.ggml.bos_token_id": bos}),
         "tokenizer.ggml.add_bos_token": False,  # the template writes it

@@ -19,6 +19,8 @@ from magistral.text.trace import THINK_TEXT, THINK_TOKENS, Marks
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 """Kinds of token in a GGUF file, as llama.cpp numbers them."""
+NO_MERGE = "\u0120 \u0120"
+"""Stands in a GGUF file for no merges at all, which llama.cpp refuses to read: it makes a word that is not in the vocabulary."""
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -171,6 +173,7 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     try:
         words = [str(word) for word in fields["tokenizer.ggml.tokens"]]
         pairs = fields.get("tokenizer.ggml.merges", ())  # a vocabulary of bytes alone has none
+        pairs = () if pairs == [NO_MERGE] and NO_MERGE.replace(" ", "") not in words else pairs
         merges = [(first, second) for first, _, second in (pair.partition(" ") for pair in pairs)]
         kinds = dict(zip(words, fields["tokenizer.ggml.token_type"], strict=True))
         eos = int(fields["tokenizer.ggml.eos_token_id"])
