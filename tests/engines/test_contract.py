@@ -66,6 +66,7 @@ class Scripted:
 
 class Http:
     tolerance = 1e-4
+
     def __init__(self, dialect: Any) -> None:
         self.dialect = dialect
         self.eos = byte_tokenizer().eos

@@ -136,7 +136,9 @@ def test_llama_cpp_reads_our_files_and_finds_our_log_probabilities(changes: dict
     (one,), (other,) = finish(theirs), finish(ours)
     theirs.close()
     assert one.tokens == other.tokens
-    assert one.logprobs == pytest.approx(other.logprobs, abs=0.02)  # its cache is float16, and these logits are tens of nats apart
+    assert one.logprobs == pytest.approx(
+        other.logprobs, abs=0.02
+    )  # its cache is float16, and these logits are tens of nats apart
 
 
 @needs_llamacpp

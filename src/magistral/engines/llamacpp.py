@@ -63,7 +63,11 @@ class LlamacppEngine:
         raise UserError("the engine 'llamacpp' takes no weights: it reads a GGUF file; convert the new ones and start another")
 
     def close(self) -> None:
-        self._llama.close()
+        """Give up everything. The library's memory returns when the process ends: freeing a context after another had been
+        freed was seen to crash in llama-cpp-python 0.3.36, for a reason not found."""
+        self._waiting.clear()
+        for row in list(self._rows):
+            self._leave(row)
 
     def step(self) -> list[Written]:
         new = self._admit()
@@ -152,7 +156,9 @@ def _library() -> Any:
     try:
         import llama_cpp
     except ImportError:
-        raise UserError("the engine 'llamacpp' needs the package llama-cpp-python: pip install open-magistral[llamacpp]") from None
+        raise UserError(
+            "the engine 'llamacpp' needs the package llama-cpp-python: pip install open-magistral[llamacpp]"
+        ) from None
     _SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
     llama_cpp.llama_log_set(_SILENCE[0], ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
@@ -213,10 +219,3 @@ class _Context:
 
     def forget(self, row: int) -> None:
         self.c.llama_memory_seq_rm(self.memory, row, -1, -1)
-
-    def close(self) -> None:
-        if self.context:
-            self.c.llama_batch_free(self.batch)
-            self.c.llama_free(self.context)
-            self.c.llama_model_free(self.model)
-            self.context = self.model = None
