@@ -27,7 +27,7 @@ from magistral.verifiers.pool import PACKAGES
 
 HANG_S = 10.0
 """chosen: twice the deadline that a verifier has; who has said nothing by then is killed and counted as hung."""
-PEERS = {"magistral": "magistral", "math-verify": "math_verify", "inspect_ai": "inspect_ai"}
+PEERS = {"magistral": "magistral", "math-verify": "math_verify"}
 """Name to the module that it needs."""
 
 
@@ -224,16 +224,7 @@ def _math_verify() -> Callable[[str, str, str], str]:
     return grade
 
 
-def _inspect_ai() -> Callable[[str, str, str], str]:
-    from inspect_ai.scorer._math import _worker
-
-    def grade(answer: str, reference: str, question: str) -> str:
-        return "right" if _worker.compare(answer, reference) else "wrong"
-
-    return grade
-
-
-_GRADERS = {"magistral": _magistral, "math-verify": _math_verify, "inspect_ai": _inspect_ai}
+_GRADERS = {"magistral": _magistral, "math-verify": _math_verify}
 
 
 def main(arguments: Sequence[str], given: TextIO, told: TextIO) -> None:
