@@ -109,15 +109,7 @@ class Vllm:
         return {}
 
 
-NOT_YET = ("test_a_request_for_nothing_is_an_error", "test_an_option_is_done_or_refused_and_never_dropped")
-
-
 class TestNative(Contract):
-    @pytest.fixture(autouse=True)
-    def not_yet(self, request: pytest.FixtureRequest) -> None:
-        if request.node.originalname in NOT_YET:
-            request.applymarker(pytest.mark.xfail(reason="the native engine does not ask engines.base.require yet"))
-
     @pytest.fixture
     def harness(self, tiny: Tiny) -> Harness:
         return Native(tiny)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from magistral.engines.base import Request, Written
+from magistral.engines.base import Request, Written, require
 from magistral.engines.native.cache import Cache, Decode, Prefill
 from magistral.engines.native.draw import draw, uniforms
 from magistral.engines.native.int8 import Int8Linear, quantise_linears
@@ -46,15 +46,9 @@ class NativeEngine:
         return not self._waiting and not self._rows
 
     def submit(self, request: Request) -> None:
-        if not request.prompt or request.max_tokens < 1:
-            raise UserError(f"prompt of {len(request.prompt)} tokens, max_tokens={request.max_tokens}: both must be at least 1")
+        require(request, "native", (), window=self.window)
         if len(request.seeds) > self.n_slots:
             raise UserError(f"a group of {len(request.seeds)} does not fit in engine.n_slots={self.n_slots}: raise n_slots")
-        if len(request.prompt) + request.max_tokens > self.window:
-            raise UserError(
-                f"a prompt of {len(request.prompt)} tokens and max_tokens={request.max_tokens} are over the window of "
-                f"{self.window}: shorten the prompt, lower max_tokens or raise model.window"
-            )
         self._waiting.append(request)
 
     def partial(self) -> list[Written]:
