@@ -41,6 +41,9 @@ class Scripted:
     def idle(self) -> bool:
         return not self._waiting and not self._rows
 
+    def script(self, prompt: str) -> list[int]:
+        return [*self.tokenizer.encode(self.say(prompt)), self.tokenizer.eos]
+
     def submit(self, request: Request) -> None:
         if len(request.prompt) + request.max_tokens > self.window:
             raise UserError("over the engine's window")
@@ -62,8 +65,7 @@ class Scripted:
             time.sleep(self.step_s)
         self.n_steps += 1
         for request in self._waiting:
-            script = [*self.tokenizer.encode(self.say(self.tokenizer.decode(request.prompt))), self.tokenizer.eos]
-            self._rows[request.key] = (Written(request=request, index=0), script)
+            self._rows[request.key] = (Written(request=request, index=0), self.script(self.tokenizer.decode(request.prompt)))
         self._waiting = []
         done = []
         for key, (written, left) in list(self._rows.items()):

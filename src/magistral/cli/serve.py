@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from magistral.cli.chat import MAX_WINDOW, system_of
+from magistral.cli.chat import MAX_WINDOW, told_by
 from magistral.cli.wiring import N_THREADS, Data, Threads, data_folder
 from magistral.errors import UserError
 
@@ -51,6 +51,12 @@ def command(
             show_default="only where --host is no loopback",
         ),
     ] = False,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="VERSION", help="A version of Magistral Small, as magistral-small-2507: its marks, prompt and advice."
+        ),
+    ] = None,
     drop_old_thinking: Annotated[
         bool, typer.Option("--drop-old-thinking", help="Leave the oldest thinking out of a conversation that is over the window.")
     ] = False,
@@ -79,7 +85,10 @@ def command(
         gate = Accounts(store, Audit(store, load_key(folder), keep_text=keep_text), keys_needed=keys_needed)
         _use_threads(threads)
         served = [
-            replace(load_served(name, n_slots=n_slots, window=window, weights=weights), drop_old_thinking=drop_old_thinking)
+            replace(
+                load_served(name, n_slots=n_slots, window=window, weights=weights, version=version),
+                drop_old_thinking=drop_old_thinking,
+            )
             for name in names
         ]
         pages = [*site_routes(gate, Conversations(store)), *runs_routes(gate, runs)]
@@ -122,20 +131,26 @@ def _name(model: str) -> str:
     return Path(model).resolve().name.removesuffix(".gguf") if "/" in model or model.endswith(".gguf") else model
 
 
-def load_served(model: str, *, n_slots: int, window: int | None, weights: Literal["float32", "int8"]) -> Served:
+def load_served(
+    model: str, *, n_slots: int, window: int | None, weights: Literal["float32", "int8"], version: str | None = None
+) -> Served:
     """A model with the native engine around it."""
     from magistral.engines.native.engine import NativeEngine
     from magistral.models.load import load_model
     from magistral.serve.model import Served
+    from magistral.text.versions import as_version, version_of
 
+    advice = version_of(version or "text")
     loaded, tokenizer = load_model(model)
+    tokenizer = as_version(tokenizer, advice)
     if window is not None and window > loaded.sizes.window:
         raise UserError(f"--window {window} is over the window of {model}, {loaded.sizes.window}: lower it")
     size = window or min(loaded.sizes.window, MAX_WINDOW)
     engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
     return Served(
-        name=_name(model), engine=engine, tokenizer=tokenizer, window=size, n_slots=n_slots, system=system_of(model),
-        max_tokens=min(1024, size // 2), weights=f"{_hash(loaded)}:{weights}",
+        name=_name(model), engine=engine, tokenizer=tokenizer, window=size, n_slots=n_slots, system=told_by(model, version),
+        temperature=advice.temperature, top_p=advice.top_p, advised_window=advice.advised or loaded.sizes.window,
+        max_tokens=min(advice.max_tokens or 1024, size // 2), weights=f"{_hash(loaded)}:{weights}",
     )  # fmt: skip
 
 

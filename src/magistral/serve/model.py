@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from magistral.errors import ModelError
+from magistral.errors import ModelError, UserError
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Note, Start, Turn
 from magistral.serve.phrases import closing_phrase
 from magistral.serve.pieces import CALLS, Cutter, PlainCutter, TextCutter, TokenCutter
 from magistral.serve.steering import ServingEngine
-from magistral.text.template import prompt_tokens
+from magistral.text.message import Message, Piece, ToolCall
+from magistral.text.template import conversation_tokens
 from magistral.text.tokens import Tokenizer
-from magistral.text.trace import THINK_TEXT, THINK_TOKENS, Marks
 
 TOOLS = (
     "You may call tools. To call one, end your answer with a line of the form {mark}name[ARGS]{{...}} where {{...}} is a JSON "
@@ -32,8 +33,6 @@ class Served:
     """Completions written at once."""
     system: str = ""
     """What the model is told first where a request brings no system text."""
-    marks: Marks | None = None
-    """None: the tokenizer's control tokens if it has them, else plain text."""
     temperature: float = 0.7
     top_p: float = 0.95
     max_tokens: int = 1024
@@ -45,39 +44,37 @@ class Served:
     weights: str = ""
     """SHA-256 of the weights, for the audit log."""
 
-    @property
-    def form(self) -> Marks:
-        return self.marks or (THINK_TOKENS if THINK_TOKENS.open in self.tokenizer.special else THINK_TEXT)
-
-    @property
-    def by_token(self) -> bool:
-        return self.form.open in self.tokenizer.special
-
-    def _mark(self, text: str) -> list[int]:
-        return self.tokenizer.encode_template(text) if self.by_token else self.tokenizer.encode(text)
-
     def cutter(self, ask: Ask) -> Cutter:
         if ask.raw_prompt is not None:
             return PlainCutter()
         start: Start = "answer" if ask.prefix else ask.start
-        if not self.by_token:
-            return TextCutter(self.form, start)
-        ends = [self._mark(text) for text in (self.form.open, self.form.close)]
-        if [len(ids) for ids in ends] != [1, 1]:
-            raise ModelError(f"model {self.name}: {self.form.open} and {self.form.close} are not one token each")
-        return TokenCutter(ends[0][0], ends[1][0], start)
+        marks, tokenizer = self.tokenizer.marks, self.tokenizer
+        if not tokenizer.marks_are_tokens:
+            return TextCutter(marks, start)
+        return TokenCutter(tokenizer.control_id(marks.open), tokenizer.control_id(marks.close), start)
 
     def closing(self, question: str) -> tuple[int, ...]:
         """What the server writes to end the thinking."""
         phrase = self.tokenizer.encode(f"\n\n{closing_phrase(question)}\n")
-        return (*phrase, *self._mark(self.form.close), *([] if self.by_token else self.tokenizer.encode("\n")))
+        marks = self.tokenizer.marks
+        close = (
+            [self.tokenizer.control_id(marks.close)]
+            if self.tokenizer.marks_are_tokens
+            else self.tokenizer.encode(f"{marks.close}\n")
+        )
+        return (*phrase, *close)
 
     def call(self, ask: Ask) -> tuple[int, ...]:
         """How a call begins that the request demands; the tool is named where there is but one."""
         if not ask.tools_required:
             return ()
-        name = f"{ask.tools[0].name}[ARGS]{{" if len(ask.tools) == 1 else ""
-        return tuple(self.tokenizer.encode(CALLS + name))
+        name = ask.tools[0].name if len(ask.tools) == 1 else ""
+        if not self.own_tools:
+            return tuple(self.tokenizer.encode(CALLS + (f"{name}[ARGS]{{" if name else "")))
+        ids = [self.tokenizer.control_id(CALLS), *self.tokenizer.encode(name)]
+        if name and self.tokenizer.layout == "v13":  # before it, the id of the call comes first, which is the model's to make
+            ids += [self.tokenizer.control_id("[ARGS]"), *self.tokenizer.encode("{")]
+        return tuple(ids)
 
     def prompt(self, ask: Ask) -> tuple[list[int], list[Note]]:
         """Raises Refused where the model's template does not take the conversation, or it is over the window."""
@@ -106,37 +103,47 @@ class Served:
         return list(prompt)
 
     def _ids(self, ask: Ask, turns: Sequence[Turn]) -> list[int]:
-        system = "\n\n".join(t.text for t in turns if t.role == "system")
-        if ask.default_system and not any(t.role == "system" for t in turns):
-            system = self.system
-        if ask.tools:
-            system = "\n\n".join(filter(None, [system, tools_text(ask)]))
-        pairs = [(t.role, self._said(t)) for t in turns if t.role != "system"]
-        for text in (system, ask.prefix, *(text for _, text in pairs)):
-            _check_text(text)
-        try:
-            ids = prompt_tokens(self.tokenizer, system, pairs)
-        except ModelError as e:
-            raise Refused("bad_request", str(e), field="messages") from None
+        system = [t for t in turns if t.role == "system"]
+        if not system and ask.default_system and self.system:
+            system = [Turn(role="system", text=self.system)]
+        messages = [self._system(system, ask)] if system or (ask.tools and not self.own_tools) else []
+        messages += [self._message(t) for t in turns if t.role != "system"]
         if ask.prefix:
-            return ids + self.tokenizer.encode(ask.prefix)
-        end = "" if self.by_token else "\n"
-        if ask.start == "thinking":
-            return ids + self._mark(self.form.open + end)
-        if ask.start == "answer":  # an empty trace, so that the model goes on with its answer
-            return ids + self._mark(self.form.open) + self.tokenizer.encode(end + end) + self._mark(self.form.close + end)
-        return ids
+            messages.append(Message(role="assistant", content=ask.prefix, unfinished=True))
+        elif ask.start == "thinking":
+            messages.append(Message(role="assistant", content=(("thinking", ""),), unfinished=True))
+        elif ask.start == "answer":  # an empty trace, so that the model goes on with its answer
+            messages.append(Message(role="assistant", content=(("thinking", ""), ("text", "")), unfinished=True))
+        for message in messages:
+            for text in [text for _, text in message.pieces]:
+                _check_text(text)
+        try:
+            return conversation_tokens(self.tokenizer, messages, _functions(ask) if self.own_tools else ())
+        except (ModelError, UserError) as e:
+            raise Refused("bad_request", str(e), field="messages") from None
 
-    def _said(self, turn: Turn) -> str:
-        """A turn's text with its thinking and calls as the model writes them."""
-        text = turn.text + "".join(f"{CALLS}{call.name}[ARGS]{call.arguments}" for call in turn.calls)
-        if not turn.thinking:
-            return text
-        if self.by_token:
-            raise Refused(
-                "bad_request", f"model {self.name} cannot be given earlier thinking yet: leave it out", field="messages"
-            )
-        return f"{self.form.open}\n{turn.thinking}\n{self.form.close}\n{text}"
+    @property
+    def own_tools(self) -> bool:
+        """The model's layout has places for tools and what they said; else they are told of in plain words."""
+        return self.tokenizer.layout != "template"
+
+    def _system(self, turns: Sequence[Turn], ask: Ask) -> Message:
+        """The default text is the model's maker's: marks of thinking in it count. A caller's text is text."""
+        told = "\n\n".join(filter(None, [*(t.text for t in turns), "" if self.own_tools or not ask.tools else tools_text(ask)]))
+        if [t.text for t in turns] == [self.system] and told == self.system:
+            return Message(role="system", content=told)
+        thinking = "".join(t.thinking for t in turns)
+        return Message(role="system", content=((("thinking", thinking),) if thinking else ()) + (("text", told),))
+
+    def _message(self, turn: Turn) -> Message:
+        thinking: tuple[Piece, ...] = (("thinking", turn.thinking),) if turn.thinking else ()
+        if self.own_tools:
+            calls = tuple(ToolCall(name=c.name, arguments=c.arguments, id=c.id) for c in turn.calls)
+            return Message(role=turn.role, content=(*thinking, ("text", turn.text)), calls=calls, call_id=turn.call_id)
+        said = turn.text + "".join(f"{CALLS}{call.name}[ARGS]{call.arguments}" for call in turn.calls)
+        # a template of another maker has no role for tools: what they said is told by the user
+        role = "user" if turn.role == "tool" else turn.role
+        return Message(role=role, content=(*thinking, ("text", said)))
 
     def encode(self, text: str) -> list[int]:
         _check_text(text)
@@ -149,6 +156,13 @@ def _check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as e:
         raise Refused("bad_request", f"character {e.start} of a text is half of a surrogate pair", field="messages") from None
+
+
+def _functions(ask: Ask) -> list[dict[str, Any]]:
+    return [
+        {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
+        for t in ask.tools
+    ]
 
 
 def tools_text(ask: Ask) -> str:
