@@ -191,7 +191,7 @@ def test_a_vote_that_is_decided_cancels_the_rest() -> None:
         assert len(engine.cancelled) == 0, "2 of 4 is open: the last could make it a tie"
         assert reply["magistral"]["notes"][-1]["data"]["n"] == 4
         engine.SAYS = ("It is 391.", "It is 391.", "It is 391.", engine.SAYS[3])
-        engine.n_said = 0
+        engine.n_said, engine.step_s = 0, 0.01  # the long one takes seconds, so that it still runs when the others have decided
         reply = httpx.post(f"{url}/v1/chat/completions", json={**BODY, "vote": {"k": 4}, "answer_reserve": 0}, timeout=30).json()
         assert len(engine.cancelled) == 1
         assert reply["magistral"]["notes"][-1]["data"]["n_agree"] == 3
