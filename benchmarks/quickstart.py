@@ -14,9 +14,10 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
+import pyarrow.parquet as pq
 from common import load_average, versions, write_results
 
 ROOT = Path(__file__).parents[1]
@@ -42,9 +43,12 @@ def main() -> None:
         "load_average_at_end": load_average(),
         "seeds": seeds,
         "mean_pass_at_1": {stage: round(fmean(seed[stage]["pass_at_1"] for seed in seeds), 4) for stage in stages},
-        "gained_points": gained,
+        "gained": gained,
+        "gained_in_all": {
+            f"{b}_over_{a}": paired([args.out / f"seed-{s}" for s in args.seeds], a, b) for a, b in pairwise(stages)
+        },
     }
-    print(json.dumps({k: result[k] for k in ("mean_pass_at_1", "gained_points")}, indent=1))
+    print(json.dumps({k: result[k] for k in ("mean_pass_at_1", "gained", "gained_in_all")}, indent=1))
     write_results(args.name, result)
 
 
@@ -57,6 +61,11 @@ def one_seed(recipe: Path, seed: int, out: Path) -> dict[str, Any]:
 
     def run(stage: str, verb: str, *options: str) -> None:
         print(f"== seed {seed}: {stage}", flush=True)
+        info, note = out / stage / "run.json", out / f"{stage}.memory.json"
+        if info.exists() and json.loads(info.read_text())["state"] == "done":  # an earlier call ran it
+            seconds[stage] = json.loads(info.read_text())["seconds"]
+            memory[stage] = json.loads(note.read_text()) if note.exists() else 0.0
+            return
         command = [
             sys.executable,
             "-m",
@@ -70,7 +79,8 @@ def one_seed(recipe: Path, seed: int, out: Path) -> dict[str, Any]:
             f"seed={seed}",
         ]
         memory[stage] = run_and_measure([*command, *options])
-        seconds[stage] = json.loads((out / stage / "run.json").read_text())["seconds"]
+        note.write_text(json.dumps(memory[stage]))
+        seconds[stage] = json.loads(info.read_text())["seconds"]
 
     def measure(stage: str, model: str) -> None:
         run(f"eval-{stage}", "eval", "--model", model)
@@ -90,6 +100,27 @@ def one_seed(recipe: Path, seed: int, out: Path) -> dict[str, Any]:
         "seconds_in_all": round(sum(seconds.values()), 1),
         "peak_memory_gib": {k: round(v, 2) for k, v in memory.items() if v},
     }
+
+
+def paired(runs: list[Path], before: str, after: str) -> dict[str, float]:
+    """Gain in pass@1 over all seeds with its normal 95 % interval, by problem: the same ones were asked before and after."""
+    gains: dict[str, list[float]] = {}
+    for run in runs:
+        old, new = (share_right(run / f"eval-{stage}") for stage in (before, after))
+        for problem, right in new.items():
+            gains.setdefault(problem, []).append(right - old[problem])
+    each = [fmean(g) for g in gains.values()]
+    half = 1.96 * stdev(each) / len(each) ** 0.5
+    return {"value": round(fmean(each), 4), "low": round(fmean(each) - half, 4), "high": round(fmean(each) + half, 4)}
+
+
+def share_right(run: Path) -> dict[str, float]:
+    """Of each problem, by id."""
+    right: dict[str, list[bool]] = {}
+    for file in sorted((run / "traces").glob("*.parquet")):
+        for row in pq.read_table(file, columns=["problem_id", "outcome"]).to_pylist():
+            right.setdefault(row["problem_id"], []).append(row["outcome"] == "right")
+    return {problem: fmean(r) for problem, r in right.items()}
 
 
 def run_and_measure(command: list[str]) -> float:
