@@ -66,6 +66,18 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    @contextmanager
+    def new_checkpoint(self, step: int, n_bytes: int) -> Iterator[Path]:
+        """A folder to write into, which gets its final name only when the work inside has ended well. Raises DiscFull."""
+        self.checkpoints.mkdir(exist_ok=True)
+        require_space(self.checkpoints, n_bytes)
+        partial, final = self.checkpoints / ".partial", self.checkpoints / f"step-{step:06d}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+
     def info(self) -> dict[str, Any]:
         loaded: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         return loaded

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from magistral.flow import Outcome, Scored, StepReport
-from magistral.log import RunFolder, require_space, write_atomically
+from magistral.log import RunFolder, write_atomically
 from magistral.models.load import save_model
 from magistral.pipeline.learner import Learner
 from magistral.pipeline.ledger import Ledger
@@ -36,15 +36,10 @@ class Checkpoints:
             return
         trainer = self.learner.trainer
         n_bytes = sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained) * 12
-        self.run.checkpoints.mkdir(exist_ok=True)
-        require_space(self.run.checkpoints, n_bytes)
-        partial = self.run.checkpoints / ".partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        save_model(partial, trainer.model, self.tokenizer, trainer.all_weights())
-        trainer.save(partial / "trainer.pt")
-        write_atomically(partial / "state.json", json.dumps({"step": step, **state}) + "\n")
-        partial.rename(final)
+        with self.run.new_checkpoint(step, n_bytes) as partial:
+            save_model(partial, trainer.model, self.tokenizer, trainer.all_weights())
+            trainer.save(partial / "trainer.pt")
+            write_atomically(partial / "state.json", json.dumps({"step": step, **state}) + "\n")
         for old in sorted(self.run.checkpoints.glob("step-*"))[: -self.keep]:
             shutil.rmtree(old)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from magistral.errors import RecipeError, TrainingFailed
 from magistral.flow import StepReport
-from magistral.log import RunFolder, require_space
+from magistral.log import RunFolder
 from magistral.models.load import save_model
 from magistral.models.transformer import Transformer
 from magistral.recipe import Recipe
@@ -88,16 +88,10 @@ def _items(traces: Sequence[CheckedTrace]) -> list[Item]:
 
 
 def _save_best(folder: RunFolder, trainer: Trainer, tokenizer: Tokenizer, step: int) -> None:
-    folder.checkpoints.mkdir(exist_ok=True)
-    require_space(folder.checkpoints, sum(p.numel() for p in trainer.model.parameters()) * 4)
-    partial = folder.checkpoints / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    save_model(partial, trainer.model, tokenizer, trainer.all_weights())
-    final = folder.checkpoints / f"step-{step:06d}"
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    folder.set_info(best=final.name)
+    with folder.new_checkpoint(step, sum(p.numel() for p in trainer.model.parameters()) * 4) as partial:
+        save_model(partial, trainer.model, tokenizer, trainer.all_weights())
+    best = f"step-{step:06d}"
+    folder.set_info(best=best)
     for old in folder.checkpoints.glob("step-*"):
-        if old != final:
+        if old.name != best:
             shutil.rmtree(old)
