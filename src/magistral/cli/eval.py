@@ -31,9 +31,7 @@ def command(
     with unfinished(out, checked, "eval", name, resume=resume) as folder:
         if folder is None:
             return
-        with progress("eval: reading model and problems", 1) as advance:
-            loaded, tokenizer, _, held_out = load(checked, model, threads)
-            advance(1)
+        loaded, tokenizer, _, held_out = load("eval", checked, model, threads)
         from magistral.engines.native.engine import NativeEngine, Request
         from magistral.eval.run import run_eval
         from magistral.pipeline.ledger import seed_of

@@ -32,9 +32,7 @@ def command(
     with unfinished(out, checked, "rl", model or checked.model.base, resume=resume) as folder:
         if folder is None:
             return
-        with progress("RL: reading model and problems", 1) as advance:
-            loaded, tokenizer, train, _ = load(checked, model, threads)
-            advance(1)
+        loaded, tokenizer, train, _ = load("RL", checked, model, threads)
         from magistral.pipeline.run import run_rl
 
         n_before = len(folder.metrics())

@@ -33,9 +33,7 @@ def command(
     with unfinished(out, checked, "sft", model or checked.model.base, resume=resume) as folder:
         if folder is None:
             return
-        with progress("SFT: reading model and problems", 1) as advance:
-            loaded, tokenizer, train, _ = load(checked, model, threads)
-            advance(1)
+        loaded, tokenizer, train, _ = load("SFT", checked, model, threads)
         from magistral.curation import worked
         from magistral.sft.run import n_steps, run_sft
         from magistral.sft.traces import checked_traces

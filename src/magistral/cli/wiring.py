@@ -57,8 +57,17 @@ def read_recipe(path: Path, changes: list[str] | None) -> Recipe:
     return recipe.model_copy(update={"prompt": prompt})
 
 
-def load(recipe: Recipe, model: str | None, n_threads: int) -> tuple[Transformer, Tokenizer, list[Problem], list[Problem]]:
-    """Model, tokenizer (with the marks of the recipe's version), training problems, held-out problems."""
+def load(
+    title: str, recipe: Recipe, model: str | None, n_threads: int
+) -> tuple[Transformer, Tokenizer, list[Problem], list[Problem]]:
+    """Model, tokenizer (with the marks of the recipe's version), training problems, held-out problems, under a bar."""
+    with progress(f"{title}: reading model and problems", 1) as advance:
+        found = _load(recipe, model, n_threads)
+        advance(1)
+    return found
+
+
+def _load(recipe: Recipe, model: str | None, n_threads: int) -> tuple[Transformer, Tokenizer, list[Problem], list[Problem]]:
     from magistral.curation import problems
     from magistral.text.versions import as_version, version_of
 

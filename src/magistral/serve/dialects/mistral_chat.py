@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras, total
+from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras
 from magistral.serve.dialects.chat_fields import ChatFields, chat_arguments
 from magistral.serve.dialects.fields import check, effort_of, read, refuse_unless, seed_of
-from magistral.serve.dialects.openai_chat import call_fields, usage_of
+from magistral.serve.dialects.openai_chat import call_fields, completion, usage_of
 from magistral.serve.errors import Kind, Refused
 from magistral.serve.events import Ask, End, Ended, Event, Failed, Note, Piece, ToolCall, Whole
 from magistral.text.trace import THINK_TEXT
@@ -62,15 +62,7 @@ class MistralChat:
         return check(ask)
 
     def whole(self, reply: Reply, wholes: Sequence[Whole]) -> Json:
-        return {
-            "id": reply.id,
-            "object": "chat.completion",
-            "created": reply.created,
-            "model": reply.model,
-            "choices": [_choice(reply, whole) for whole in wholes],
-            "usage": usage_of(total(wholes)),
-            **extras([n for w in wholes for n in w.notes], [w.ended for w in wholes if w.ended]),
-        }
+        return completion(reply, wholes, [_choice(reply, whole) for whole in wholes], id=reply.id)
 
     def stream(self, reply: Reply) -> Renderer:
         return _Stream(reply)

@@ -44,21 +44,26 @@ class OpenAIChat:
         return check(ask)
 
     def whole(self, reply: Reply, wholes: Sequence[Whole]) -> Json:
-        return {
-            "id": f"chatcmpl-{reply.id}",
-            "object": "chat.completion",
-            "created": reply.created,
-            "model": reply.model,
-            "choices": [_choice(reply, whole) for whole in wholes],
-            "usage": usage_of(total(wholes)),
-            **extras([n for w in wholes for n in w.notes], [w.ended for w in wholes if w.ended]),
-        }
+        return completion(reply, wholes, [_choice(reply, whole) for whole in wholes], id=f"chatcmpl-{reply.id}")
 
     def stream(self, reply: Reply) -> Renderer:
         return _Stream(reply)
 
     def error(self, refused: Refused) -> tuple[int, Json]:
         return openai_error(refused)
+
+
+def completion(reply: Reply, wholes: Sequence[Whole], choices: list[Json], *, id: str) -> Json:
+    """A whole reply, as OpenAI's and Mistral's chat have it in common; only its choices differ."""
+    return {
+        "id": id,
+        "object": "chat.completion",
+        "created": reply.created,
+        "model": reply.model,
+        "choices": choices,
+        "usage": usage_of(total(wholes)),
+        **extras([n for w in wholes for n in w.notes], [w.ended for w in wholes if w.ended]),
+    }
 
 
 def usage_of(usage: Usage) -> Json:
