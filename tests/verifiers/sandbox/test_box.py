@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from magistral.errors import UserError
+from magistral.verifiers.pool import PACKAGES
 from magistral.verifiers.sandbox.box import Box
-from magistral.verifiers.sandbox.host import python, weaker
+from magistral.verifiers.sandbox.host import find_host, python, weaker
 from magistral.verifiers.sandbox.limits import End, Limits, Ran, Tier
 
 TIERS = [Tier.FULL, Tier.BUBBLEWRAP, Tier.UID]
@@ -108,6 +113,57 @@ def test_a_run_alone_has_all_slots(box: Box) -> None:
     assert box._slots.qsize() == box.n_slots
 
 
+def test_a_launcher_that_dies_is_replaced_and_its_run_done_again(box: Box) -> None:
+    launchers = [slot.launcher for slot in box._slots.queue]
+
+    def kill() -> None:
+        for launcher in launchers:
+            if launcher._process is not None:
+                launcher._process.kill()
+
+    run(box, "")
+    kill()
+    assert run(box, "print(1)").stdout == b"1\n"
+    during = threading.Timer(0.3, kill)
+    during.start()
+    assert run(box, "import time; time.sleep(0.8); print(1)").stdout == b"1\n"
+    during.join()
+
+
+@pytest.mark.skipif(not find_host().bwrap, reason="without bubblewrap a program may outlive us")
+def test_whoever_is_killed_takes_a_program_along() -> None:
+    seconds = str(10_000 + os.getpid())  # how we know it again
+    source = (
+        "import sys\nfrom magistral.verifiers.sandbox import box, limits\nwith box.Box(1) as b, b.folder({}) as folder:\n"
+        "    b.run(['/usr/bin/sleep', sys.argv[1]], folder, limits=limits.Limits(wall_s=60))\n"
+    )
+    ours = subprocess.Popen([sys.executable, "-c", source, seconds], env={**os.environ, "PYTHONPATH": str(PACKAGES)})
+    wait_for(lambda: n_running(f"/usr/bin/sleep\0{seconds}\0") > 0 or ours.poll() is not None)
+    assert ours.poll() is None
+    ours.kill()
+    ours.wait()
+    wait_for(lambda: n_running(f"/usr/bin/sleep\0{seconds}\0") == 0)
+
+
+def n_running(command: str) -> int:
+    """Processes of this command and no other, so neither ours nor bubblewrap's."""
+    return [read(file) for file in Path("/proc").glob("[0-9]*/cmdline")].count(command)
+
+
+def read(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def wait_for(done: Callable[[], bool], limit_s: float = 30.0) -> None:
+    end = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_memory_is_counted_for_the_whole_family() -> None:
     host = weaker(Tier.FULL)
     if host.tier is not Tier.FULL:
@@ -141,5 +197,5 @@ def test_two_boxes_never_share_a_user_id() -> None:
     if host.tier is not Tier.UID:
         pytest.skip("only root may change its user")
     with Box(2, host=host) as a, Box(2, host=host) as b:
-        taken = [box._slots.get() for box in (a, a, b, b)]
+        taken = [box._slots.get().number for box in (a, a, b, b)]
     assert len(set(taken)) == 4

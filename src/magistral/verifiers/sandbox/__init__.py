@@ -5,6 +5,8 @@ cgroup.py   memory, processes and CPU time of a whole family of processes, where
 seccomp.py  the system calls that are refused
 host.py     which of these this host has: the tier of isolation
 box.py      one run
-launch.py   what stands between us and the program where there is no bubblewrap
+start.py    what is asked of launch.py in each tier
+launch.py   the small process that starts programs
+watch.py    until a program has ended, or its time has
 doctor.py   probes that try to break out
 """

@@ -20,16 +20,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from magistral.errors import UserError, VerifierFailed
 from magistral.verifiers.sandbox.cgroup import EMPTY_LIMIT_S, Cgroup
 from magistral.verifiers.sandbox.host import Host, find_host, scratch
 from magistral.verifiers.sandbox.limits import End, Limits, Ran, Tier
-from magistral.verifiers.sandbox.start import boxed, limited, memory_file, start, take_uid, work_folder
+from magistral.verifiers.sandbox.start import Launcher, LauncherDied, Started, boxed, limited, memory_file, take_uid, work_folder
 from magistral.verifiers.sandbox.watch import Seen, watch
 
 _NO_MEMORY = (b"MemoryError", b"std::bad_alloc", b"out of memory")
+
+
+class _Slot(NamedTuple):
+    number: int
+    """Its user id where there are no namespaces."""
+    launcher: Launcher
 
 
 class Box:
@@ -47,14 +53,16 @@ class Box:
                 f"code cannot be kept from your files here: {self.host.why}. Install bubblewrap, or use a container as root"
             )
         self.n_slots = n_slots or len(os.sched_getaffinity(0))
-        self._slots: queue.Queue[int] = queue.Queue()
+        self._slots: queue.Queue[_Slot] = queue.Queue()
         self._turn = threading.Lock()
-        self._locks: list[int] = []
-        for slot in range(self.n_slots):
+        self._open = ExitStack()
+        for number in range(self.n_slots):
             if self.host.tier is Tier.UID:
-                slot, lock = take_uid()
-                self._locks.append(lock)
-            self._slots.put(slot)
+                number, lock = take_uid()
+                self._open.callback(os.close, lock)
+            launcher = Launcher()
+            self._open.callback(launcher.close)
+            self._slots.put(_Slot(number, launcher))
 
     def __enter__(self) -> Self:
         return self
@@ -63,8 +71,7 @@ class Box:
         self.close()
 
     def close(self) -> None:
-        while self._locks:
-            os.close(self._locks.pop())
+        self._open.close()
 
     @contextmanager
     def folder(self, files: dict[str, bytes]) -> Iterator[Path]:
@@ -87,10 +94,13 @@ class Box:
         Raises VerifierFailed where the box, not the program, fails."""
         limits = limits or Limits()
         with self._taken(self.n_slots if alone else 1) as slot:
-            return self._run(slot, command, folder, stdin, limits)
+            try:
+                return self._run(slot, command, folder, stdin, limits)
+            except LauncherDied:
+                return self._run(slot, command, folder, stdin, limits)
 
     @contextmanager
-    def _taken(self, n: int) -> Iterator[int]:
+    def _taken(self, n: int) -> Iterator[_Slot]:
         with self._turn:  # whoever wants all slots gets them one by one, and nobody in between
             slots = [self._slots.get() for _ in range(n)]
         try:
@@ -99,44 +109,38 @@ class Box:
             for slot in slots:
                 self._slots.put(slot)
 
-    def _run(self, slot: int, command: Sequence[str], folder: Path, stdin: bytes, limits: Limits) -> Ran:
-        host, uid = self.host, slot if self.host.tier is Tier.UID else None
+    def _run(self, slot: _Slot, command: Sequence[str], folder: Path, stdin: bytes, limits: Limits) -> Ran:
+        host, uid = self.host, slot.number if self.host.tier is Tier.UID else None
         with ExitStack() as stack:
             group = host.cgroups.make(limits) if host.cgroups else None
             if group is not None:
                 stack.callback(group.close)
-            passed: tuple[int, ...]
-            told, tell = os.pipe()
-            stack.callback(os.close, told)
-            try:
-                given, refused = (stack.enter_context(memory_file(content)) for content in (stdin, host.seccomp))
-                if host.bwrap:
-                    place, passed, seen_as = "/", (tell, refused), "/box"
-                    words = boxed(host, slot, folder, limits, group, (tell, refused))
-                else:
-                    place, passed, seen_as = stack.enter_context(work_folder(uid)), (tell,), str(folder)
-                    words = limited(host, limits, tell)
-                began = time.monotonic()
-                process = start([*words, *(w.replace("{box}", seen_as) for w in command)], given, passed, place, uid)
-            finally:
-                os.close(tell)
-            seen = watch(process, told, limits, lambda: _end(process, group, uid))
+            files = [stack.enter_context(memory_file(stdin))]
+            if host.bwrap:
+                seen_as, request = "/box", boxed(host, slot.number, folder, limits, group)
+                files += [stack.enter_context(memory_file(host.seccomp))] if host.seccomp else []
+            else:
+                seen_as, request = str(folder), limited(host, uid, stack.enter_context(work_folder(uid)), limits)
+            request["words"] += [word.replace("{box}", seen_as) for word in command]
+            began = time.monotonic()
+            started = stack.enter_context(slot.launcher.start(request, *files))
+            seen = watch(started, limits, lambda: _end(started, group, uid))
             if host.bwrap and group is None:
                 _wait_until_gone(seen)
-            return self._record(seen, process.returncode, time.monotonic() - began, group)
+            return self._record(seen, time.monotonic() - began, group)
 
-    def _record(self, seen: Seen, returncode: int, wall_s: float, group: Cgroup | None) -> Ran:
-        end, code = seen.end, _said(seen, "exit-code") if self.host.bwrap else 128 - returncode if returncode < 0 else returncode
+    def _record(self, seen: Seen, wall_s: float, group: Cgroup | None) -> Ran:
+        end, code = seen.end, _said(seen, "exit-code") if self.host.bwrap else seen.exit_code
         if code is None or (not self.host.bwrap and not seen.status):
             if end is End.EXITED and not (group and group.ran_out_of_memory()):
                 said = seen.stderr.decode(errors="replace").strip()[-200:]
-                raise VerifierFailed(f"the box ({self.host.tier!s}) failed: {said or f'exit code {returncode}'}")
+                raise VerifierFailed(f"the box ({self.host.tier!s}) failed: {said or f'exit code {seen.exit_code}'}")
             code = 137
         said_so = end is End.EXITED and code and any(word in seen.stderr for word in _NO_MEMORY)
         if said_so or (group is not None and group.ran_out_of_memory()):
             end = End.MEMORY
         return Ran(
-            end=end, exit_code=code, stdout=seen.stdout, stderr=seen.stderr, wall_s=wall_s,
+            end=end, exit_code=128 - code if code < 0 else code, stdout=seen.stdout, stderr=seen.stderr, wall_s=wall_s,
             cpu_s=group.cpu_s() if group else None, peak_mb=group.peak_mb() if group else None, tier=self.host.tier,
         )  # fmt: skip
 
@@ -164,27 +168,25 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def _of_user(uid: int) -> bool:
+def _of_user(uid: int, but: int) -> bool:
     """Whether a process of this user is left, the dead that nobody has fetched among them: they count against the next run."""
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
-            if f"\nUid:\t{uid}\t" in status.read_text():
+            if status.parent.name != str(but) and f"\nUid:\t{uid}\t" in status.read_text():
                 return True
     return False
 
 
-def _end(process: subprocess.Popen[bytes], group: Cgroup | None, uid: int | None) -> None:
+def _end(started: Started, group: Cgroup | None, uid: int | None) -> None:
     """Nobody of the family is left after this."""
     if group is not None:
         group.kill()
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        process.kill()
+    for kill in (os.killpg, os.kill):  # it may not have made its own session yet
+        with contextlib.suppress(ProcessLookupError):
+            kill(started.pid, signal.SIGKILL)
     if uid is not None:  # that user kills all that it may: its own processes, whatever session they are in
-        process.wait()
         end = time.monotonic() + EMPTY_LIMIT_S
-        while _of_user(uid):
+        while _of_user(uid, but=started.pid):
             subprocess.run(
                 ["/bin/sh", "-c", "kill -9 -1"], user=uid, group=uid, extra_groups=[], check=False, stderr=subprocess.DEVNULL
             )

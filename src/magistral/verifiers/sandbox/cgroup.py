@@ -56,12 +56,12 @@ class Cgroup:
 
     def close(self) -> None:
         """Kill who is left, and take the group away. Raises VerifierFailed if somebody outlives that."""
-        end = time.monotonic() + EMPTY_LIMIT_S
+        end, pause = time.monotonic() + EMPTY_LIMIT_S, 0.0001
         while not self._remove():
             self.kill()
             if time.monotonic() > end:
                 raise VerifierFailed(f"processes in {self.memory} outlive being killed")
-            time.sleep(0.001)
+            time.sleep(pause := min(2 * pause, 0.01))
 
     def kill(self) -> None:
         if (self.pids / "cgroup.kill").exists():

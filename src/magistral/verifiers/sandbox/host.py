@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from magistral.errors import UserError
 from magistral.verifiers.sandbox import cgroup, seccomp
@@ -30,8 +31,8 @@ class Host:
     tier: Tier
     bwrap: str
     """Path; empty where bubblewrap is not installed or does not work."""
-    setpriv: str
-    """Path; empty where we are not root, or have no such program: then a boxed program has our own user id outside the box."""
+    root: bool
+    """We may give a program a user id of its own; else it has ours outside the box."""
     cgroups: Cgroups | None
     seccomp: bytes
     """Empty where there is no table for this machine."""
@@ -61,7 +62,7 @@ def weaker(most: Tier) -> Host:
     return Host(
         tier=(Tier.FULL if groups else Tier.BUBBLEWRAP) if bwrap else fallback,
         bwrap=bwrap,
-        setpriv=(shutil.which("setpriv") or "") if root and most is not Tier.RLIMITS else "",
+        root=root and most is not Tier.RLIMITS,
         cgroups=groups,
         seccomp=seccomp.program() or b"",
         why=why,
@@ -73,11 +74,11 @@ def _find_bwrap() -> tuple[str, str]:
     path = shutil.which("bwrap")
     if path is None:
         return "", "bubblewrap (bwrap) is not installed"
-    drop = drop_rights(shutil.which("setpriv") or "", BOXED_UID) if os.geteuid() == 0 else []
+    user: dict[str, Any] = {"user": BOXED_UID, "group": BOXED_UID, "extra_groups": []} if os.geteuid() == 0 else {}
     try:
         tried = subprocess.run(
-            [*drop, path, *NAMESPACES, "--ro-bind", "/usr", "/usr", *links(), "/usr/bin/env", "true"],
-            capture_output=True, timeout=TRY_LIMIT_S, check=False, stdin=subprocess.DEVNULL,
+            [path, *NAMESPACES, "--ro-bind", "/usr", "/usr", *links(), "/usr/bin/env", "true"],
+            capture_output=True, timeout=TRY_LIMIT_S, check=False, stdin=subprocess.DEVNULL, **user,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as e:
         return "", f"bubblewrap does not run: {e}"
@@ -106,11 +107,6 @@ def links() -> list[str]:
     for name in ("/etc/alternatives", "/etc/ld.so.cache"):
         arguments += ["--ro-bind-try", name, name]
     return arguments
-
-
-def drop_rights(setpriv: str, uid: int) -> list[str]:
-    """The words before a command that make it run as user `uid`; none without setpriv."""
-    return [setpriv, f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if setpriv else []
 
 
 def python() -> str:

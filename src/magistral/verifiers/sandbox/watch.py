@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO
 
 from magistral.verifiers.sandbox.limits import End, Limits
+from magistral.verifiers.sandbox.start import Started
 
 STDERR_KEPT = 4096
 _CHUNK = 1 << 16
@@ -23,6 +23,8 @@ class Seen:
     stderr: bytes = b""
     status: bytes = b""
     """What the box itself said, on a channel that the program does not have."""
+    exit_code: int = 0
+    """Of the process that was started, negative for a signal; under bubblewrap that is not the program itself."""
 
 
 @dataclass(slots=True)
@@ -33,10 +35,10 @@ class _Reader:
     stdout: list[bytes] = field(default_factory=list)
     stderr: list[bytes] = field(default_factory=list)
 
-    def take(self, file: IO[bytes], into: list[bytes]) -> bool:
+    def take(self, file: int, into: list[bytes]) -> bool:
         """False at the end of the file."""
         try:
-            chunk = os.read(file.fileno(), _CHUNK)
+            chunk = os.read(file, _CHUNK)
         except BlockingIOError:
             return True
         self.room -= len(chunk)
@@ -45,33 +47,29 @@ class _Reader:
         return bool(chunk)
 
 
-def watch(process: subprocess.Popen[bytes], status: int, limits: Limits, kill: Callable[[], None]) -> Seen:
+def watch(started: Started, limits: Limits, kill: Callable[[], None]) -> Seen:
     """Until the program itself has ended: a child that holds the pipe, or a pipe closed early, is no end. Calls `kill` always."""
-    assert process.stdout is not None
-    assert process.stderr is not None
     seen, reader = Seen(), _Reader(int(limits.output_mb * 1e6))
     deadline = time.monotonic() + limits.wall_s
-    ended = os.pidfd_open(process.pid)
-    with process.stdout as out, process.stderr as err, selectors.DefaultSelector() as selector:
-        for file, into in ((out, reader.stdout), (err, reader.stderr)):
-            os.set_blocking(file.fileno(), False)
-            selector.register(file, selectors.EVENT_READ, (file, into))
+    for file in (started.stdout, started.stderr, started.status):
+        os.set_blocking(file, False)
+    ended = os.pidfd_open(started.pid)
+    with selectors.DefaultSelector() as selector:
+        selector.register(started.stdout, selectors.EVENT_READ, reader.stdout)
+        selector.register(started.stderr, selectors.EVENT_READ, reader.stderr)
         selector.register(ended, selectors.EVENT_READ)
         try:
             seen.end = _wait(selector, reader, deadline)
         finally:
             kill()
-            process.wait()
             os.close(ended)
-        if seen.end is End.EXITED:
-            _drain(out, reader.stdout, reader)
-            _drain(err, reader.stderr, reader)
-            seen.end = End.OUTPUT if reader.room < 0 else End.EXITED
-    os.set_blocking(status, False)
-    try:
-        seen.status = os.read(status, _CHUNK)
-    except BlockingIOError:  # somebody still holds the other end: nothing was said
-        seen.status = b""
+    seen.exit_code = started.wait()
+    if seen.end is End.EXITED:
+        _drain(started.stdout, reader.stdout, reader)
+        _drain(started.stderr, reader.stderr, reader)
+        seen.end = End.OUTPUT if reader.room < 0 else End.EXITED
+    with contextlib.suppress(BlockingIOError):  # somebody still holds the other end: nothing was said
+        seen.status = os.read(started.status, _CHUNK)
     seen.stdout, seen.stderr = b"".join(reader.stdout), b"".join(reader.stderr)[:STDERR_KEPT]
     return seen
 
@@ -84,13 +82,13 @@ def _wait(selector: selectors.BaseSelector, reader: _Reader, deadline: float) ->
         for key, _ in selector.select(left):
             if key.data is None:
                 return End.EXITED
-            if not reader.take(*key.data):
+            if not reader.take(key.fd, key.data):
                 selector.unregister(key.fileobj)
         if reader.room < 0:
             return End.OUTPUT
 
 
-def _drain(file: IO[bytes], into: list[bytes], reader: _Reader) -> None:
+def _drain(file: int, into: list[bytes], reader: _Reader) -> None:
     """What was written before the end and not yet read."""
     while reader.room >= 0:
         before = reader.room
