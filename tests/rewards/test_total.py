@@ -80,7 +80,7 @@ def test_every_part_has_a_reason(scorer: Scorer) -> None:
         "format 0.1: one pair of marks, an answer after it",
         "correctness 0: 28 is not 27",
         "length -0.05: 90 tokens, free up to 80",
-        "language 0: problem in en, thinking in fr",
+        "language 0: not all in en: problem en 0.90, thinking fr 0.98, summary too little text",
     )
 
 

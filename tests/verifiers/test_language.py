@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from magistral.verifiers.language import language_of, prose
+from magistral.verifiers.language import Said, judge, language_of, prose
 
 MGSM = Path(__file__).parents[2] / ".." / "shared" / "data" / "mgsm"
 
@@ -55,9 +55,33 @@ def test_the_language_of_a_text(text: str, expected: str | None) -> None:
     assert language_of(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Сначала сложим два числа abcd, затем разделим.", Said("ru", 33 / 37, "script")),
+        ("أولاً نجمع العددين ثم نقسم الناتج على ثلاثة", Said("ar", 1.0, "script")),
+        ("首先把两个数 ab 相加,然后除以三。", Said("zh", 12 / 14, "script")),
+        ("まず二つの数を足して、それから三で割ります。", Said("ja", 1.0, "script")),
+        ("Ab 12", Said(None, 0.0, "too little text")),
+    ],
+    ids=["Russian", "Arabic", "Chinese", "Japanese", "too little"],
+)
+def test_a_script_decides_with_the_share_of_letters_that_it_has(text: str, expected: Said) -> None:
+    said = judge(text)
+    assert (said.code, said.by) == (expected.code, expected.by)
+    assert said.confidence == pytest.approx(expected.confidence, abs=0.05)
+
+
+def test_the_classifier_is_surer_of_one_language_than_of_two() -> None:
+    french = "D'abord nous additionnons les deux nombres, puis nous divisons par trois."
+    pure, mixed = judge(french), judge(f"{french} And then we write down what is left, and we are done with it.")
+    assert (pure.code, pure.by) == ("fr", "classifier")
+    assert mixed.confidence < pure.confidence <= 1.0
+
+
 def test_a_language_that_the_problem_names_is_among_the_choices() -> None:
     text = "Primeiro somamos os dois números e depois dividimos o resultado por três, não é?"
-    assert (language_of(text), language_of(text, also="pt")) == ("es", "pt")
+    assert (language_of(text), language_of(text, also="pt")) == (None, "pt")  # less than half sure of Spanish
 
 
 def test_prose_is_what_is_left() -> None:

@@ -27,7 +27,7 @@ from magistral.verifiers.pool import PACKAGES
 
 HANG_S = 10.0
 """chosen: twice the deadline that a verifier has; who has said nothing by then is killed and counted as hung."""
-PEERS = {"magistral": "magistral", "math-verify": "math_verify"}
+PEERS = {"magistral": "magistral", "math-verify": "math_verify", "inspect_ai": "inspect_ai"}
 """Name to the module that it needs."""
 
 
@@ -224,7 +224,31 @@ def _math_verify() -> Callable[[str, str, str], str]:
     return grade
 
 
-_GRADERS = {"magistral": _magistral, "math-verify": _math_verify}
+def _inspect_ai() -> Callable[[str, str, str], str]:
+    """Its scorer `math`, as an evaluation would call it: a whole completion with a box, its own limits of 2 s for each side."""
+    import asyncio
+
+    from inspect_ai.model import ModelName, ModelOutput
+    from inspect_ai.scorer import Target, math
+    from inspect_ai.solver import TaskState
+
+    score, loop = math(), asyncio.Runner()
+    model = ModelName("mockllm/model")
+
+    def grade(answer: str, reference: str, question: str) -> str:
+        output = ModelOutput.from_content("mockllm/model", f"$\\boxed{{{answer}}}$")
+        state = TaskState(model=model, sample_id=0, epoch=0, input=question, messages=[], output=output)
+        said = loop.run(score(state, Target(reference)))  # type: ignore[arg-type]
+        assert said is not None
+        status = str((said.metadata or {}).get("math_scorer_status"))
+        outcomes = {"correct": "right", "answer_timeout": "timed_out", "target_timeout": "timed_out"}
+        return outcomes.get(status, "wrong")
+
+    grade("1", "1", "")
+    return grade
+
+
+_GRADERS = {"magistral": _magistral, "math-verify": _math_verify, "inspect_ai": _inspect_ai}
 
 
 def main(arguments: Sequence[str], given: TextIO, told: TextIO) -> None:
