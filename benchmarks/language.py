@@ -2,8 +2,8 @@
 
     python benchmarks/language.py [--data FOLDER]
 
-Two sources: the questions of MGSM (FOLDER holds mgsm/mgsm_de.tsv, …; no Italian, no Arabic), whole and their first five words, and
-what Django says to people in each language (`pip install django`), each message alone and five in a row: short, dry
+Two sources: the questions of MGSM (FOLDER holds mgsm/mgsm_de.tsv, …; no Italian, no Arabic), whole and their first five words,
+and what Django says to people in each language (`pip install django`), each message alone and five in a row: short, dry
 sentences, which are the hard case. Writes benchmarks/results/language.json.
 """
 

@@ -101,6 +101,9 @@ class RewardWeights(Section):
     """Tokens at which the length penalty is whole."""
     l_cache: int = Field(gt=0)
     """The penalty rises over the last `l_cache` tokens before `l_max`."""
+    require_isolation: bool = False
+    """Refuse to start where the host cannot fully hold programs that a model wrote (docs/sandbox.md), instead of saying in each
+    verdict how far it can."""
 
     @model_validator(mode="after")
     def _cache_fits(self) -> Self:

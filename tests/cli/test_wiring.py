@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from magistral.cli.wiring import read_recipe
-from magistral.errors import RecipeError, UnknownName
+from magistral.errors import RecipeError, UnknownName, UserError
 from magistral.text.versions import version_of
+from magistral.verifiers.sandbox.host import weaker
+from magistral.verifiers.sandbox.limits import Tier
 
 NANO = Path(__file__).parents[2] / "recipes" / "nano.toml"
 
@@ -38,3 +40,10 @@ def test_two_prompts_are_an_error() -> None:
 def test_a_variant_that_the_version_lacks_is_an_error() -> None:
     with pytest.raises(UnknownName, match="'text' has no system prompt of its own"):
         read_recipe(NANO, ["prompt.system=", "prompt.variant=train"])
+
+
+def test_an_isolation_that_this_host_does_not_give_is_missed_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magistral.verifiers.sandbox.box.find_host", lambda: weaker(Tier.BUBBLEWRAP))
+    assert not read_recipe(NANO, None).reward.require_isolation
+    with pytest.raises(UserError, match=r"isolation bubblewrap\+cgroups is required, and this host gives"):
+        read_recipe(NANO, ["reward.require_isolation=true"])

@@ -50,7 +50,7 @@ def test_our_verifier_accepts_nothing_hostile_and_every_reference_however_it_is_
 
 def test_a_grader_that_hangs_is_killed_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "HANG_S", 0.5)
-    hangs = Row("9^{9^{9^9}}", r"\sqrt 2", "", right=False, kind="hostile", reason="takes the whole deadline of 5 s")
+    hangs = Row("((9^{999})^{999})^{999}", r"\sqrt 2", "", right=False, kind="hostile", reason="takes the whole deadline of 5 s")
     plain = Row("27", "27", "", right=True, kind="plain", reason="the same")
     measured = measure(["magistral"], [plain, hangs, plain])["magistral"]
     assert (measured["hostile"].n_hung, measured["plain"].n_hung) == (1, 0)

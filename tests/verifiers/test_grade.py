@@ -37,7 +37,7 @@ CODE = {"kind": "code", "tests": [{"stdin": "1 2", "expected": "3"}]}
         ({"reference": "1", "answer": ""}, "unparsable"),
         ({"reference": "1", "completion": r"<think>\boxed{1}</think>one"}, "unparsable"),
         ({"reference": "1", "completion": r"[THINK]a[/THINK]\boxed{1}"}, "right"),
-        ({"reference": r"\sqrt 2", "answer": "9^{9^{9^9}}"}, "timed_out"),
+        ({"reference": r"\sqrt 2", "answer": "((9^{999})^{999})^{999}"}, "timed_out"),
         ({"reference": r"\frac{x}{", "answer": "1+x"}, "error"),
         ({"reference": [r"\frac{x}{", "1+x"], "answer": "1+x"}, "right"),
         ({"reference": [r"\frac{x}{", "1+x"], "answer": "2+x"}, "error"),

@@ -47,7 +47,7 @@ def test_the_event_loop_goes_on_while_answers_are_judged() -> None:
 
         beat = asyncio.create_task(heartbeat())
         with Judges(n_workers=2, deadline_s=1.0) as judges:
-            hang = judges.verify_soon(parse(boxed("9^{9^{9^9}}")), ROOT)
+            hang = judges.verify_soon(parse(boxed("((9^{999})^{999})^{999}")), ROOT)
             others = [judges.verify_soon(parse(boxed(rf"{k}\sqrt{{2}}")), ROOT) for k in range(1, 8)]
             verdicts = await asyncio.gather(hang, *others)
         beat.cancel()

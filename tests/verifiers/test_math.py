@@ -91,7 +91,12 @@ e^{i\pi} ; -1
 (x+1)(x-1) ; x^2-1
 \frac{x^2-1}{x-1} ; x+1
 \frac{n(n+1)}{2} ; \binom{n+1}{2}
-\sum_{i=1}^{3} i ; 6
+\sum_{i=1}^{3} i ; \sum_{j=1}^{3} j
+\int_0^1 x^2 dx ; \int_0^1 t^2 dt
+2^{3}+4^{5} ; 1032
+e^{2^x} ; e^{2^{x}}
+2^{2^{10}} ; 2^{(2^{10})}
+100! ; 100!
 \sqrt[3]{-8} ; -2
 \sqrt[3]{2+\sqrt5}+\sqrt[3]{2-\sqrt5} ; 1
 \mathbf{27} ; 27
@@ -178,6 +183,10 @@ A ; B
 neev ; \text{even}
 evenly ; \text{even}
 \text{even or odd} ; \text{even}
+\sum_{i=1}^{3} i ; 6
+\int_0^1 2x dx ; 1
+\lim_{x\to0} \frac{\sin x}{x} ; 1
+2^{2^{10}} ; 4
 __import__('os').system('true') ; 5
 """
 

@@ -15,6 +15,7 @@ from magistral.verifiers.math import MathVerifier
 from magistral.verifiers.pool import Pool, Worker
 
 HANGS = [
+    "((9^{999})^{999})^{999}",
     r"\dfrac{5^{(5^{(5^{(5^5)})}-4)}-5}{16}",
     r"9^{9^9}",
     r"2^{2^{2^{2^{2^{2}}}}}",

@@ -46,10 +46,14 @@ def data_folder(data: Path | None) -> Path:
 
 
 def read_recipe(path: Path, changes: list[str] | None) -> Recipe:
-    """The recipe with its system prompt written out, so that a run's recipe.toml says what the model was told."""
+    """The recipe with its system prompt written out, so that a run's recipe.toml says what the model was told.
+
+    Raises UserError where the recipe requires an isolation that this host does not give."""
     from magistral.text.versions import system_prompt, version_of
+    from magistral.verifiers.pool import Pool
 
     recipe = load_recipe(path, tuple(changes or ()))
+    Pool(require_isolation=recipe.reward.require_isolation).close()
     version = version_of(recipe.prompt.version)
     if not recipe.prompt.variant:
         return recipe

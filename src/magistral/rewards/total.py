@@ -27,11 +27,10 @@ class Scorer:
         parse_tokens: Callable[[Sequence[int]], Trace] | None = None,
         deadline_s: float = 5.0,
         n_workers: int = 1,
-        require_isolation: bool = False,
     ) -> None:
         """`parse_tokens`: for marks that are control tokens, so that a text which only reads like one is none."""
         self.weights, self.marks, self.parse_tokens = weights, marks, parse_tokens
-        self._judges = Judges(deadline_s=deadline_s, n_workers=n_workers, require_isolation=require_isolation)
+        self._judges = Judges(deadline_s=deadline_s, n_workers=n_workers, require_isolation=weights.require_isolation)
 
     def __enter__(self) -> Self:
         return self

@@ -238,7 +238,7 @@ def _inspect_ai() -> Callable[[str, str, str], str]:
     def grade(answer: str, reference: str, question: str) -> str:
         output = ModelOutput.from_content("mockllm/model", f"$\\boxed{{{answer}}}$")
         state = TaskState(model=model, sample_id=0, epoch=0, input=question, messages=[], output=output)
-        said = loop.run(score(state, Target(reference)))  # type: ignore[arg-type]
+        said = loop.run(score(state, Target(reference)))
         assert said is not None
         status = str((said.metadata or {}).get("math_scorer_status"))
         outcomes = {"correct": "right", "answer_timeout": "timed_out", "target_timeout": "timed_out"}

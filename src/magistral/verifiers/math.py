@@ -33,6 +33,13 @@ _TIMES = re.compile(r"(?<![_^\d.])(\d+(?:\.\d+)?)\(")
 """The grammar takes `2(3)` for a sum."""
 _NO_FORMULA = re.compile(r"(?<!_)\d \d|\d_|[,:;?…]|\\ldots|\\text\{[^}]* |[<>]|\\[lg]e(?![a-z])")
 
+_TOO_LARGE = re.compile(
+    r"\^[({]*\d{6}|\^[({]+[^{}()a-zA-Z\\]*\d\^|\d{5,}\)*!|\d{2,}!\)+!|\^\{?\d+\}?\)*!|\\binom\{[^{}]*(?:\^|\d{5})"
+)
+"""Powers in an exponent of numbers, factorials of what is long: numbers that no computer holds."""
+_NOT_DONE = re.compile(r"\\(?:i{1,3}nt|oint|lim|sum|prod)(?![a-zA-Z])")
+"""What is still to be worked out."""
+
 
 @cache
 def versions() -> str:
@@ -165,6 +172,9 @@ class _Comparison:
             return Judged(Outcome.WRONG, f"{a} is not {r}, which is compared as text", "exact")
         if bad := _NO_FORMULA.search(a):
             return Judged(Outcome.UNPARSABLE, f"{bad[0]!r} stands in no formula", "exact")
+        for pattern, why in ((_TOO_LARGE, "is too large to work out"), (_NOT_DONE, "is not worked out")):
+            if (bad := pattern.search(a)) and not pattern.search(r):
+                return Judged(Outcome.UNPARSABLE, f"{a[:80]} {why}, and the reference has no {bad[0]!r}", "exact")
         a, r = (_TIMES.sub(r"\1\\cdot(", side) for side in (a, r))
         tolerance = reference.tolerance if reference else Fraction(0)
         return Judged(*self.pool.equal(a, r, mode=mode, tolerance=str(tolerance), budget=self.budget))

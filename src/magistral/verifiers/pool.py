@@ -45,7 +45,8 @@ class Pool:
     """What verifiers share: processes for computer algebra, and the box for code. Each is started when it is first needed.
 
     Threads may share a pool; those that find no free process wait. Use it as a context manager, or call `close`. A copy that was
-    pickled, as into a Ray actor, has the same settings and processes of its own."""
+    pickled, as into a Ray actor, has the same settings and processes of its own. Raises UserError if `require_isolation` and this
+    host offers less than the strongest tier."""
 
     def __init__(self, deadline_s: float = 5.0, *, n_workers: int = 1, require_isolation: bool = False) -> None:
         self.deadline_s = deadline_s
@@ -56,7 +57,8 @@ class Pool:
         self._workers = [Worker(deadline_s) for _ in range(n_workers)]
         for worker in self._workers:
             self._free.put(worker)
-        self._box: Box | None = None
+        # found out now, and not at the first problem of kind code
+        self._box = Box(require_isolation=True) if require_isolation else None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
