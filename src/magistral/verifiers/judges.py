@@ -31,7 +31,10 @@ def checking(problem: str) -> Iterator[None]:
 class Judges:
     """A problem names its verifier by `kind`; it is made when it is first asked for. Use it as a context manager.
 
-    Example: with Judges(n_workers=2) as judges: verdict = judges.verify(trace, problem)"""
+    Example: with Judges(n_workers=2) as judges: verdict = judges.verify(trace, problem)
+    In asyncio: verdict = await judges.verify_soon(trace, problem)
+    In Ray: judge = ray.remote(Judges).remote(n_workers=2), then await judge.verify_soon.remote(trace, problem); an actor has
+    processes of its own, which end with it."""
 
     def __init__(self, *, n_workers: int = 1, deadline_s: float = 5.0, require_isolation: bool = False) -> None:
         self.pool = Pool(deadline_s, n_workers=n_workers, require_isolation=require_isolation)

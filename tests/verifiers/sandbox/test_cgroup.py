@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -29,6 +30,37 @@ def test_version_2_is_found_where_our_own_group_may_be_divided(tmp_path: Path) -
     assert (groups.version, groups.memory) == (2, own / f"magistral-{os.getpid()}")
     assert (own / "cgroup.subtree_control").read_text() == "+memory +pids"
     assert (groups.memory / "cgroup.subtree_control").read_text() == "+memory +pids"
+
+
+def test_version_2_moves_whoever_is_in_the_way_into_a_leaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = like_version_2(tmp_path)
+    (own / "cgroup.procs").write_text("11\n12\n")
+    moved: list[str] = []
+    write = Path.write_text
+
+    def like_the_kernel(path: Path, text: str) -> int:
+        if path == own / "cgroup.subtree_control" and moved != ["11", "12"]:
+            raise OSError(errno.EBUSY, "no limits beside processes")
+        if path == own / "magistral-others" / "cgroup.procs":
+            moved.append(text)
+            return len(text)
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", like_the_kernel)
+    groups = cgroup.find(tmp_path, "0::/user.slice/me\n")
+    assert groups is not None
+    assert moved == ["11", "12"]
+
+
+def test_version_2_moves_nobody_where_it_may_not_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = like_version_2(tmp_path)
+
+    def refuse(path: Path, text: str) -> int:
+        raise OSError(errno.EACCES, f"{path} is not ours")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert cgroup.find(tmp_path, "0::/user.slice/me\n") is None
+    assert not (own / "magistral-others").exists()
 
 
 def test_version_2_writes_its_limits_and_reads_its_counts(tmp_path: Path) -> None:

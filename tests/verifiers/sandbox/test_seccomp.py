@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,17 @@ def test_every_refused_call_is_refused_on_both_machines() -> None:
         assert program is not None
         assert {decide(program, nr=int(row[column]), arch=arch) for row in seccomp._TABLE} == {EPERM}
     assert len(seccomp.REFUSED) == len(set(seccomp.REFUSED)) > 40
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", 1), ("/usr/include/asm-generic/unistd.h", 2)],
+    ids=["x86_64", "aarch64, which has the generic table"],
+)
+def test_the_numbers_are_those_of_the_kernel_s_own_headers(header: str, column: int) -> None:
+    if not Path(header).exists():
+        pytest.skip(f"the kernel's headers are not here: {header}")
+    told = dict(re.findall(r"#define\s+__NR(?:3264)?_(\w+)\s+(\d+)\s", Path(header).read_text()))
+    known = [row for row in seccomp._TABLE if row[0] in told]
+    assert [row[column] for row in known] == [told[row[0]] for row in known]
+    assert len(known) >= len(seccomp._TABLE) - 3  # headers may be older than the newest calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import signal
@@ -153,15 +154,24 @@ def _version_2(root: Path, own: str) -> Cgroups | None:
 
 
 def _delegate(parent: Path) -> None:
-    """Version 2 lets a group have either processes or limited groups below it: whoever is in `parent` moves into a leaf."""
-    if {"memory", "pids"} <= set(_words(parent / "cgroup.subtree_control")):
+    """Version 2 lets a group, but for the root of all, have either processes or limited groups below it: if that is in the way,
+    whoever is in `parent` moves into a leaf. Raises OSError where we may not."""
+    control = parent / "cgroup.subtree_control"
+    if {"memory", "pids"} <= set(_words(control)):
         return
     leaf = parent / "magistral-others"
-    leaf.mkdir(exist_ok=True)
-    for pid in _words(parent / "cgroup.procs"):
-        with contextlib.suppress(ProcessLookupError):
-            (leaf / "cgroup.procs").write_text(pid)
-    (parent / "cgroup.subtree_control").write_text("+memory +pids")
+    for _ in range(5):  # a process may start another one while we move it
+        try:
+            control.write_text("+memory +pids")
+            return
+        except OSError as e:
+            if e.errno != errno.EBUSY:
+                raise
+        leaf.mkdir(exist_ok=True)
+        for pid in _words(parent / "cgroup.procs"):
+            with contextlib.suppress(ProcessLookupError):
+                (leaf / "cgroup.procs").write_text(pid)
+    raise OSError(errno.EBUSY, f"processes keep starting in {parent}")
 
 
 def _version_1(root: Path, paths: dict[str, str]) -> Cgroups | None:
