@@ -43,11 +43,15 @@ CODE = {"kind": "code", "tests": [{"stdin": "1 2", "expected": "3"}]}
         ({"reference": [r"\frac{x}{", "1+x"], "answer": "2+x"}, "error"),
         ({"reference": "18", "answer": "18 eggs", "question": "How many eggs?"}, "right"),
         ({"kind": "choice", "reference": "B", "answer": "(B)"}, "right"),
+        ({"kind": "choice", "reference": "B", "answer": "B) or C)"}, "unparsable"),
+        ({"kind": "choice", "reference": "B", "answer": "B) 4 m/s, or less"}, "right"),
+        ({"reference": "5", "answer": "{" * 500 + "5" + "}" * 500}, "unparsable"),
         ({"kind": "choice", "reference": "B", "completion": "<think></think>Answer: A"}, "wrong"),
         ({**CODE, "language": "python", "source": "print(sum(map(int, input().split())))"}, "right"),
         ({**CODE, "completion": "<think></think>```python\nprint(4)\n```"}, "wrong"),
         ({**CODE, "completion": "```python\nprint(3)\n```", "language": "cpp"}, "unparsable"),
         ({**CODE, "language": "python", "source": "print(3)", "limits": {"wall_s": -1}}, "error"),
+        ({**CODE, "language": "brainfuck", "source": "print(3)"}, "error"),
         ({"kind": "code", "language": "python", "source": "print(3)"}, "error"),
         ({"kind": "prose", "reference": "a", "answer": "a"}, "error"),
         ({"reference": "1"}, "error"),
@@ -83,6 +87,13 @@ def test_order_is_kept_and_broken_lines_are_lines(judges: Judges) -> None:
     told = list(grade(lines, judges, n_workers=3))
     assert [t["id"] for t in told] == [0, 1, 2, 3, 4, None, None, "x", None, *range(5, 12)]
     assert [t["verdict"] for t in told if t["id"] == 2] == ["right"]
+
+
+def test_what_is_told_is_json_whatever_the_id_is(judges: Judges) -> None:
+    lines = [f'{{"id": {name}, "reference": "1", "answer": "1"}}' for name in ("1e400", '{"a": NaN}', "[1]", "7", '"x"')]
+    told = list(grade(lines, judges, n_workers=1))
+    assert [(t["id"], t["verdict"]) for t in told] == [(None, "error")] * 3 + [(7, "right"), ("x", "right")]
+    json.dumps(told, allow_nan=False)
 
 
 def test_explain_says_how_each_side_was_read(judges: Judges) -> None:

@@ -20,6 +20,7 @@ from magistral.verifiers.spelling import normalise
 LETTERS = "ABCDEFGHIJKLMNOP"
 _WORDS = r"(?:option|choice|answer|the answer is)\s*:?\s*"
 _LETTER = re.compile(rf"(?:{_WORDS})?[(\[]?([A-Pa-p])(?:[)\].:]+\s*(.*)|\s*)", re.DOTALL | re.IGNORECASE)
+_HEDGE = re.compile(r"(?:\b(?:or|and)\b|[,;/&])\W*[A-P](?![a-z])")
 _LINE = re.compile(r"^\W*(?:final\s+)?answer\W*(?:is\W+)?(\S.*)$", re.IGNORECASE | re.MULTILINE)
 _DRESS = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|mathsf)\s*\{([^{}]*)\}")
 
@@ -96,7 +97,7 @@ def _letter(answer: str, options: list[str]) -> str:
         return ""
     if said and options and _plain(said) != _plain(options[LETTERS.index(letter)]):
         return ""  # a letter with another option's text says two things
-    return "" if said and not options and _LETTER.fullmatch(said) else letter
+    return "" if said and not options and (_LETTER.fullmatch(said) or _HEDGE.search(said)) else letter
 
 
 def _plain(text: str) -> str:

@@ -63,6 +63,8 @@ class CodeVerifier:
 
     def judge(self, language: str, source: str, tests: CodeTests, *, problem: str = "", draw: int = 0) -> Verdict:
         """Raises VerifierFailed where the box or the tests, not the answer, are at fault."""
+        if tests.language and tests.language.lower() not in ALIASES:
+            raise VerifierFailed(f"no language named {tests.language!r}; known: {', '.join(ALIASES)}")
         known = ALIASES.get(language.lower())
         if known is None or (tests.language and ALIASES.get(tests.language.lower()) != known):
             wanted = tests.language or "python or cpp"

@@ -88,16 +88,18 @@ def _graded(line: str, number: int, judges: Judges, explain: bool) -> dict[str, 
     name: str | int | None = None
     try:
         data = json.loads(line)
-        name = data.get("id") if isinstance(data, dict) else None
+        if not isinstance(data, dict):
+            raise ValueError('an object is wanted, as {"reference": …}')
+        name = data.get("id") if isinstance(data.get("id"), (str, int)) else None
         pair = Pair.model_validate(data)
         verdict = judge(pair, judges)
     except ValidationError as e:
         fault = e.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        reason = f"line {number}: {where + ': ' if where else ''}{fault['msg'].removeprefix('Value error, ')}"
+        where = f"{fault['loc'][0]}: " if fault["loc"] else ""
+        reason = f"line {number}: {where}{fault['msg'].removeprefix('Value error, ')}"
         verdict = Verdict(outcome=Outcome.ERROR, reason=reason, stage="reading")
     except (ValueError, RecursionError) as e:
-        verdict = Verdict(outcome=Outcome.ERROR, reason=f"line {number} is no JSON: {e}", stage="reading")
+        verdict = Verdict(outcome=Outcome.ERROR, reason=f"line {number} cannot be read as JSON: {e}", stage="reading")
     return record(name, verdict, explain=explain)
 
 

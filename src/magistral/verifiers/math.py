@@ -11,6 +11,7 @@ import time
 from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
+from itertools import accumulate
 from typing import NamedTuple
 
 from magistral import __version__
@@ -23,6 +24,8 @@ from magistral.verifiers.spelling import is_name, may_be_left_out, normalise, sp
 
 MAX_CHARACTERS = 4096
 """chosen: no honest answer is longer, and parsing takes more than linear time."""
+MAX_DEPTH = 64
+"""chosen: brackets in brackets; the grammar's time doubles with each."""
 MAX_UNORDERED = 16
 """chosen: longer sets must be in the reference's order, since each part may be compared with each."""
 
@@ -74,6 +77,8 @@ class MathVerifier:
             judged = Judged(Outcome.UNPARSABLE, "the box is empty", "format")
         elif len(answer) > MAX_CHARACTERS:
             judged = Judged(Outcome.UNPARSABLE, f"the answer has {len(answer)} characters, over {MAX_CHARACTERS}", "format")
+        elif _depth(answer) > MAX_DEPTH:
+            judged = Judged(Outcome.UNPARSABLE, f"the answer is nested over {MAX_DEPTH} deep", "format")
         else:
             judged = _Comparison(self.pool, question).values(normalise(answer), normalise(reference))
         return Verdict(
@@ -85,6 +90,10 @@ class MathVerifier:
             read=judged.read,
             versions=versions(),
         )
+
+
+def _depth(text: str) -> int:
+    return max(accumulate((c in "({[") - (c in ")}]") for c in text))
 
 
 class _Comparison:

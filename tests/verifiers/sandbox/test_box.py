@@ -79,6 +79,13 @@ def test_all_output_is_kept_up_to_the_limit(box: Box) -> None:
     assert len(run(box, "print('x' * 99_000, end='')").stdout) == 99_000
 
 
+def test_of_many_errors_the_first_and_the_last_are_kept(box: Box) -> None:
+    ran = run(box, "import sys\nprint('first', *range(2000), 'last', file=sys.stderr)")
+    assert ran.stderr.startswith(b"first 0 1")
+    assert ran.stderr.endswith(b"1999 last\n")
+    assert len(ran.stderr) < 5000
+
+
 @pytest.mark.parametrize("call", ["socket.socket()", "socket.socket(socket.AF_UNIX)"])
 def test_there_is_no_network(box: Box, call: str) -> None:
     assert b"PermissionError" in run(box, f"import socket; {call}").stderr

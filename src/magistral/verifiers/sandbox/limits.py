@@ -51,7 +51,7 @@ class Ran:
     """128 + n after signal n; of no meaning unless `end` is EXITED."""
     stdout: bytes
     stderr: bytes
-    """Its first 4 kB."""
+    """Its first and its last 2 kB."""
     wall_s: float
     cpu_s: float | None
     """Of the whole family; None where the host does not count it."""

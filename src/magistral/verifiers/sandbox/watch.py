@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from magistral.verifiers.sandbox.limits import End, Limits
 from magistral.verifiers.sandbox.start import Started
 
-STDERR_KEPT = 4096
+STDERR_KEPT = 2048
 _CHUNK = 1 << 16
 
 
@@ -42,8 +42,7 @@ class _Reader:
         except BlockingIOError:
             return True
         self.room -= len(chunk)
-        if into is self.stdout or sum(map(len, into)) < STDERR_KEPT:
-            into.append(chunk)
+        into.append(chunk)
         return bool(chunk)
 
 
@@ -70,7 +69,9 @@ def watch(started: Started, limits: Limits, kill: Callable[[], None]) -> Seen:
         seen.end = End.OUTPUT if reader.room < 0 else End.EXITED
     with contextlib.suppress(BlockingIOError):  # somebody still holds the other end: nothing was said
         seen.status = os.read(started.status, _CHUNK)
-    seen.stdout, seen.stderr = b"".join(reader.stdout), b"".join(reader.stderr)[:STDERR_KEPT]
+    seen.stdout, seen.stderr = b"".join(reader.stdout), b"".join(reader.stderr)
+    if len(seen.stderr) > 2 * STDERR_KEPT:  # a compiler's first fault, an interpreter's last line
+        seen.stderr = seen.stderr[:STDERR_KEPT] + b"\n...\n" + seen.stderr[-STDERR_KEPT:]
     return seen
 
 
