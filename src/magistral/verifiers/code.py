@@ -142,6 +142,7 @@ class CodeVerifier:
         longer = tests.limits.scaled(self.factor() * GRACE)
         ran = self.pool.box.run(program.command, program.folder, stdin, limits=longer)
         if (ran.end is End.EXITED and ran.wall_s > limits.wall_s) or (ran.end is End.TIMED_OUT and _was_kept_waiting(ran)):
+            limits = tests.limits.scaled(self.factor() * how_busy(self.pool.box))
             ran = self.pool.box.run(program.command, program.folder, stdin, limits=limits, alone=True)
         judging.runs.append(ran)
         if ran.end is End.EXITED:
@@ -173,10 +174,20 @@ class CodeVerifier:
 
 
 def calibrate(box: Box) -> float:
-    with box.folder({"main.py": _REFERENCE.encode()}) as folder:
-        runs = [box.run([python(), "-s", "-S", "{box}/main.py"], folder, limits=Limits(wall_s=30.0)) for _ in range(3)]
+    runs = [_reference(box) for _ in range(3)]
     seconds = min(ran.wall_s if ran.cpu_s is None else ran.cpu_s for ran in runs)  # how fast the host is, not how busy just now
     return min(max(seconds / REFERENCE_S, 1.0), MAX_FACTOR)
+
+
+def how_busy(box: Box) -> float:
+    """How much longer than it computes a program takes just now, since others have the processor; at least 1."""
+    ran = _reference(box, alone=True)
+    return min(max(ran.wall_s / ran.cpu_s, 1.0), MAX_FACTOR) if ran.cpu_s else 1.0
+
+
+def _reference(box: Box, *, alone: bool = False) -> Ran:
+    with box.folder({"main.py": _REFERENCE.encode()}) as folder:
+        return box.run([python(), "-s", "-S", "{box}/main.py"], folder, limits=Limits(wall_s=30.0), alone=alone)
 
 
 def _was_kept_waiting(ran: Ran) -> bool:
