@@ -8,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from magistral.cli import bench_verifiers
+from magistral.errors import UserError
+
 PACKAGE = str(Path(__file__).parents[2] / "src")
 
 
@@ -34,6 +39,18 @@ def test_one_pair_is_explained() -> None:
     ran = magistral("grade", "--reference", "7/2", "--answer", "3 1/2", "--explain")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0].split() == ["verdict", "right"]
+
+
+def test_nothing_to_judge_says_what_to_give() -> None:
+    ran = magistral("grade", "--reference", "5")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("magistral: error: nothing to judge: give a FILE")
+
+
+def test_a_grader_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magistral.verifiers.bench.installed", lambda: ["magistral"])
+    with pytest.raises(UserError, match="math-verify is not installed here: pip install math-verify first"):
+        bench_verifiers.command(grader=["math-verify"])
 
 
 def test_a_file_that_is_not_there_is_said_in_one_line() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magistral.cli.wiring import progress
-from magistral.errors import RunFailed, UnknownName
+from magistral.errors import RunFailed, UnknownName, UserError
 
 if TYPE_CHECKING:
     from magistral.verifiers.bench import Measured
@@ -37,6 +37,8 @@ def command(
     for name in grader or []:
         if name not in PEERS:
             raise UnknownName(f"no grader named {name!r}; {nearest(name, PEERS)}")
+        if name not in installed():
+            raise UserError(f"{name} is not installed here: pip install {name} first, or leave --grader out")
     graders = grader or installed()
     rows = [r for r in written_pairs() + (reference_pairs(data) if data else []) if not kind or r.kind in kind]
     with progress("bench-verifiers", len(rows)) as advance:

@@ -37,6 +37,8 @@ def command(
     from magistral.verifiers.grade import grade
     from magistral.verifiers.judges import Judges
 
+    if file is None and answer is None and completion is None and source is None:
+        raise UserError("nothing to judge: give a FILE, or --reference with --answer or --completion, or --tests with --source")
     one = {
         "kind": kind, "reference": reference or "", "answer": answer, "completion": _text(completion), "question": question,
         "source": _text(source), "language": language, "tests": _json(tests),
