@@ -56,7 +56,8 @@ def read_recipe(path: Path, changes: list[str] | None) -> Recipe:
     version = version_of(recipe.prompt.version)
     if not recipe.prompt.variant:
         return recipe
-    prompt = recipe.prompt.model_copy(update={"system": system_prompt(version, recipe.prompt.variant), "variant": ""})
+    told = {"version": version.name, "system": system_prompt(version, recipe.prompt.variant), "variant": ""}
+    prompt = recipe.prompt.model_copy(update=told)
     return recipe.model_copy(update={"prompt": prompt})
 
 
