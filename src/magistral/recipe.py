@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from magistral.errors import RecipeError
+from magistral.recipe_data import Curation, Distill, Section
 from magistral.registry import nearest
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Scratch(Section):
@@ -201,6 +198,8 @@ class Recipe(Section):
     problems: Problems
     reward: RewardWeights
     engine: Engine = Engine()
+    curation: Curation | None = None
+    distill: Distill | None = None
     sft: Sft | None = None
     rl: Rl | None = None
     eval: Eval

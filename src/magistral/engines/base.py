@@ -91,6 +91,10 @@ class EngineFailed(RunFailed):
         return str(self.args[0])
 
 
+class BudgetSpent(UserError):
+    """A request that might cost more than is left of what may be spent."""
+
+
 class Engine(Protocol):
     version: int
     """Of the weights that write the next token."""

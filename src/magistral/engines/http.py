@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from magistral.engines.base import Request, Written, require
+from magistral.engines.base import BudgetSpent, Request, Written, require
 from magistral.engines.remote import Refused, Remote, Tries
 from magistral.engines.spoken import Answer, read_answer, spoken
 from magistral.errors import UserError
@@ -72,11 +72,11 @@ class Budget:
         return (n_in * self.price_in + n_out * self.price_out) / 1e6
 
     def reserve(self, cost: float) -> None:
-        """Raises UserError where it would go over the limit."""
+        """Raises BudgetSpent where it would go over the limit."""
         with self._lock:
             left = self.limit - self.spent - self.reserved
             if cost > left:
-                raise UserError(
+                raise BudgetSpent(
                     f"this request may cost {cost:.6f}, and {left:.6f} of the budget of {self.limit:g} is left ({self.spent:.6f} "
                     f"spent, {self.reserved:.6f} in flight): raise it or lower max_tokens"
                 )
