@@ -189,6 +189,20 @@ def open_run(path: Path, recipe: Recipe, *, stage: str, model: str, resume: bool
     existed = (path / "run.json").exists()
     if not existed and path.exists() and any(p.name != "lock" for p in path.iterdir()):
         raise RunFolderError(f"{path} exists and holds no run: name an empty or a new folder")
+    with locked(path):
+        if existed and not resume:
+            raise RunFolderError(f"{path} already holds a run: add --resume to go on with it, or name another --out")
+        if existed:
+            _same_run(run, recipe, stage)
+        else:
+            save_recipe(recipe, path / "recipe.toml")
+            run.set_info(stage=stage, name=recipe.name, model=model, seed=recipe.seed, machine=machine(), started=time.time())
+        yield from _with_state(run)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A folder for this process alone, made if it is not there. Raises RunFolderError if it is another's."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / "lock").open("w")
@@ -199,14 +213,7 @@ def open_run(path: Path, recipe: Recipe, *, stage: str, model: str, resume: bool
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunFolderError(f"{path} is in use by another process: wait for it, or name another --out") from None
-        if existed and not resume:
-            raise RunFolderError(f"{path} already holds a run: add --resume to go on with it, or name another --out")
-        if existed:
-            _same_run(run, recipe, stage)
-        else:
-            save_recipe(recipe, path / "recipe.toml")
-            run.set_info(stage=stage, name=recipe.name, model=model, seed=recipe.seed, machine=machine(), started=time.time())
-        yield from _with_state(run)
+        yield
 
 
 def _with_state(run: RunFolder) -> Iterator[RunFolder]:

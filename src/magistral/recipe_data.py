@@ -96,8 +96,8 @@ class Curation(Section):
     """The raw problems: JSONL, CSV or Parquet, in this order."""
     benchmarks: tuple[str, ...] = ()
     """Files of benchmarks whose problems must not be trained on."""
-    near: float = Field(default=0.8, gt=0, le=1)
-    """Share of three-word runs in common from which two problems with the same numbers are one. Chosen: by hand on MATH-500."""
+    near: float = Field(default=0.7, gt=0, le=1)
+    """Share of three-word runs in common from which two problems with the same numbers are one. Chosen: two words changed in forty."""
     n_gram: int = Field(default=8, gt=1)
     """Words of the runs that are looked for in benchmarks. Chosen: shorter than the usual 10 to 13, since problems are short."""
     overlap: float = Field(default=0.5, gt=0, le=1)

@@ -93,9 +93,8 @@ class Agreement:
 
     def __init__(self, verifier: Callable[[], CodeVerifier], settings: Tests) -> None:
         """`verifier` is made when the first code problem comes: it looks for a box."""
-        self._make, self._made, self.settings = verifier, None, settings
-
-    _made: CodeVerifier | None
+        self._make, self.settings = verifier, settings
+        self._made: CodeVerifier | None = None
 
     def __call__(self, candidates: Iterator[Candidate]) -> Iterator[Candidate | Dropped]:
         for candidate in candidates:

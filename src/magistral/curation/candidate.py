@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from magistral.curation.sources.files import read_rows
 from magistral.errors import UserError
 from magistral.flow import Problem
+
+QUESTIONS = ("question", "problem", "prompt", "text")
+"""Columns that a question is looked for in."""
 
 
 class Solution(BaseModel):
@@ -26,7 +30,7 @@ class Candidate(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, extra="ignore", populate_by_name=True)
 
     id: str
-    question: str = Field(default="", validation_alias=AliasChoices("question", "problem", "prompt"))
+    question: str = Field(default="", validation_alias=AliasChoices(*QUESTIONS))
     reference: str = Field(default="", validation_alias=AliasChoices("reference", "answer"))
     kind: str = "math"
     family: str = ""
@@ -71,29 +75,32 @@ class Candidate(BaseModel):
         return self.model_dump_json(exclude_defaults=True) + "\n"
 
 
-def read_candidates(path: Path, *, named: str = "") -> Iterator[Candidate]:
-    """One for each line that is not empty; without an id it is called `named` and the line's number.
+def raw_candidates(paths: Iterable[Path]) -> Iterator[Candidate]:
+    """Rows of JSONL, CSV, TSV or Parquet files; one without an id is called by its file and place.
 
     Raises UserError, with file and line, for what is no candidate."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _candidate(line, f"{path}:{number}", f"{named}-{number}")
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path} is no UTF-8 text: {e}") from None
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}") from None
+    for path in paths:
+        for number, row in enumerate(read_rows(path), 1):
+            values = {"id": f"{path.name.partition('.')[0]}-{number}"} | {k: v for k, v in row.values.items() if v is not None}
+            try:
+                yield Candidate.model_validate(values)
+            except ValidationError as e:
+                fault = e.errors()[0]
+                raise UserError(f"{row.where}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
 
 
-def _candidate(line: str, where: str, name: str) -> Candidate:
-    try:
-        data = json.loads(line)
-        if not isinstance(data, dict):
-            raise UserError(f'{where}: a line holds an object, as {{"question": …, "reference": …}}')
-        return Candidate.model_validate({"id": name, **data})
-    except ValidationError as e:
-        fault = e.errors()[0]
-        raise UserError(f"{where}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{where} is no JSON: {e}") from None
+def read_candidates(path: Path) -> Iterator[Candidate]:
+    """Of a file that a stage wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield Candidate.model_validate_json(line)
+
+
+def benchmark_questions(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """(where, question) of files of benchmarks. Raises UserError for one whose questions have none of the names we know."""
+    for path in paths:
+        for row in read_rows(path):
+            column = next((name for name in QUESTIONS if row.values.get(name)), None)
+            if column is None:
+                raise UserError(f"{row.where}: none of the columns {', '.join(QUESTIONS)} holds a question")
+            yield row.where, str(row.values[column])

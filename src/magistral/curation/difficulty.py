@@ -18,7 +18,7 @@ from magistral.curation.stage import Dropped
 from magistral.engines.ask import Answer, Asked, Asker, Journal
 from magistral.errors import VerifierFailed
 from magistral.flow import Outcome, Verdict
-from magistral.text.trace import Marks, parse
+from magistral.text.trace import parse
 from magistral.verifiers.judges import Judges
 
 PRIOR = 0.05
@@ -58,10 +58,10 @@ class Votes:
 
 
 class Grader:
-    """What a pass over the problems needs: whom to ask, who judges, how the thinking is marked."""
+    """Whom a pass over the problems asks, how often, and who judges."""
 
-    def __init__(self, asker: Asker, judges: Judges, marks: Marks, *, n: int) -> None:
-        self.asker, self.judges, self.marks, self.n = asker, judges, marks, n
+    def __init__(self, asker: Asker, judges: Judges, *, n: int) -> None:
+        self.asker, self.judges, self.n = asker, judges, n
 
     def grade(
         self, candidates: Iterator[Candidate], journal: Path, wanted: Callable[[Candidate], bool] = lambda _: True
@@ -83,7 +83,7 @@ class Grader:
 
     def _verdict(self, candidate: Candidate, answer: Answer, draw: int) -> Verdict | None:
         try:
-            return self.judges.verify(parse(answer.text, self.marks), candidate.flow, draw=draw)
+            return self.judges.verify(parse(answer.text), candidate.flow, draw=draw)
         except VerifierFailed:
             return None
 
@@ -123,6 +123,7 @@ class Difficulty:
         if self.majority is None:
             yield from (self._judged(asked, votes) for asked, votes in self.grader().grade(candidates, self.journal))
             return
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
         with (self.journal.parent / f"{self.name}-review.jsonl").open("w", encoding="utf-8") as review:
             for asked, votes in self.grader().grade(candidates, self.journal):
                 if votes is not None and votes.wrong_reference > PRIOR:

@@ -23,9 +23,9 @@ _PROOF = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(
-    r"(?:^|(?<=[\s.;:?!$]))(?:\((?P<a>[a-f]|i{1,3}|iv|[1-6])\)|(?:part|question)\s+(?P<b>[a-f1-6])\b\s*[:.)])", re.I
+    r"(?:^|(?<=[\s.;:?!$]))(?:\(?(?P<a>[a-f]|i{1,3}|iv|[1-6])\)|(?:part|question)\s+(?P<b>[a-f1-6])\b\s*[:.)])", re.I
 )
-_LINE_PART = re.compile(r"^\s*(?P<a>[a-f]|i{1,3}|iv|[1-6])[.)]\s+\S", re.MULTILINE)
+_LINE_PART = re.compile(r"^\s*(?P<a>[a-f]|i{1,3}|iv|[1-6])[.)]\s+(?=\S)", re.MULTILINE)
 _PART_ASKS = re.compile(
     r"\?|\b(?:find|determine|compute|calculate|evaluate|solve|prove|show|what|how|sketch|simplify|write|draw)\b", re.IGNORECASE
 )
@@ -45,6 +45,7 @@ _CUT = re.compile(r"(?:\.\.\.|…|[,;:(\[{=+*/-]|\b(?:the|of|and|or|if|with|is|a
 _OPTION = re.compile(
     r"(?:^|(?<=\s)|(?<=[.;,?$]))(?:\\(?:textbf|text|mathrm|bf)\s*\{?\s*)?[($]*(?P<l>[A-H])\s*[).:]\s*\}?(?:\\[ ;,]|~|\s)*"
 )
+_BETWEEN = re.compile(r"^[\s,;$]+|(?:[\s,;$~]|\\q?quad|\\[ ,;]|\\textbf\{|\\$)+$")
 _NEEDS_OPTIONS = re.compile(
     r"\bwhich\s+(?:one\s+)?(?:of|among)\s+(?:the\s+)?(?:following|these|those|below)\b|\bof\s+the\s+following\b|\bfollowing\s+"
     r"(?:statements?|options?|choices?|answers?)\b|\bselect\s+(?:all|the)\b|\bchoose\b|\b(?:the\s+)?closest\s+to\b|\bbest\s+describes\b",
@@ -131,10 +132,16 @@ def _choice(candidate: Candidate) -> tuple[str, list[str]]:
         letters = [m["l"] for m in marks]
         if letters == list("ABCDEFGH"[: len(letters)]) and len(letters) > 1:
             ends = [*(m.start() for m in marks[1:]), len(question)]
-            options = [question[m.end() : end].strip(" \n\t,;$}\\") for m, end in zip(marks, ends, strict=True)]
+            options = [_option(question[m.end() : end]) for m, end in zip(marks, ends, strict=True)]
             return question[: marks[0].start()].rstrip(" \n\t$\\{"), options
         marks.pop(0)
     return question, []
+
+
+def _option(text: str) -> str:
+    """Without what stands between options, and a brace that was opened before the letter."""
+    text = _BETWEEN.sub("", text)
+    return _BETWEEN.sub("", text[:-1]) if text.endswith("}") and text.count("}") > text.count("{") else text
 
 
 def _opened(candidate: Candidate, stem: str, options: list[str]) -> Candidate | Dropped:

@@ -2,7 +2,7 @@
 
 stages/01-format/kept.jsonl      candidates that go on
 stages/01-format/dropped.jsonl   {"reason", "detail", "candidate"} of each that does not
-stages/01-format/counts.json     {"name", "in", "kept", "dropped": {reason: n}, "changed": {what: n}, "seconds"}
+stages/01-format/counts.json     {"name", "reads", "in", "kept", "dropped": {reason: n}, "changed": {what: n}, "seconds"}
 
 A stage's folder gets its name when all is in it. What a stage asks engines is kept beside it (engines/ask.py), so a stage
 that is cut short begins anew and asks nothing twice. One candidate is held at a time.
@@ -38,6 +38,8 @@ Filter = Callable[[Iterator[Candidate]], Iterator[Candidate | Dropped]]
 class Stage:
     name: str
     filter: Filter
+    reads: str = ""
+    """The stage whose kept candidates it reads; empty: the one before it."""
 
 
 Watch = Callable[[str, int], None]
@@ -47,14 +49,14 @@ Watch = Callable[[str, int], None]
 def run_stages(stages: Sequence[Stage], raw: Iterable[Candidate], folder: Path, watch: Watch = lambda _n, _i: None) -> Path:
     """The last stage's candidates. `raw` is read only where the first stage has not been finished before."""
     source: Iterable[Candidate] = raw
-    kept = folder
+    kept: dict[str, Path] = {}
     for number, stage in enumerate(stages, 1):
         done = folder / "stages" / f"{number:02}-{stage.name}"
         if not done.exists():
-            _run(stage, source, done, watch)
-        kept = done / "kept.jsonl"
-        source = read_candidates(kept)
-    return kept
+            _run(stage, read_candidates(kept[stage.reads]) if stage.reads else source, done, watch)
+        kept[stage.name] = done / "kept.jsonl"
+        source = read_candidates(kept[stage.name])
+    return kept[stages[-1].name]
 
 
 def stage_counts(folder: Path) -> list[dict[str, Any]]:
@@ -89,7 +91,7 @@ def _run(stage: Stage, source: Iterable[Candidate], done: Path, watch: Watch) ->
                     changed[what] += 1
                 kept.write(found.line)
     counts = {
-        "name": stage.name, "in": n_in, "kept": n_kept, "dropped": dict(dropped.most_common()),
+        "name": stage.name, "reads": stage.reads, "in": n_in, "kept": n_kept, "dropped": dict(dropped.most_common()),
         "changed": dict(changed.most_common()), "seconds": round(time.time() - start, 3),
     }  # fmt: skip
     (partial / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from magistral.curation.difficulty import Grader
 from magistral.curation.words import numbers_of, words_of
 from magistral.engines.ask import Asker, Journal
 from magistral.recipe_data import TARGETS
-from magistral.text.trace import Marks, parse
+from magistral.text.trace import parse
 from magistral.verifiers.language import language_of
 
 NAMES = {"fr": "French", "es": "Spanish", "it": "Italian", "de": "German", "zh": "Chinese", "ru": "Russian"}
@@ -29,8 +29,8 @@ class Translate:
 
     name = "translation"
 
-    def __init__(self, asker: Callable[[], Asker], marks: Marks, journal: Path, *, share: float) -> None:
-        self.asker, self.marks, self.journal, self.share = asker, marks, journal, share
+    def __init__(self, asker: Callable[[], Asker], journal: Path, *, share: float) -> None:
+        self.asker, self.journal, self.share = asker, journal, share
 
     def __call__(self, candidates: Iterator[Candidate]) -> Iterator[Candidate]:
         aimed = ((c, target_of(c, self.share)) for c in candidates)
@@ -40,7 +40,7 @@ class Translate:
             yield self._translated(candidate, target, asked.answers[0].text if asked.answers else "") if target else candidate
 
     def _translated(self, candidate: Candidate, target: str, said: str) -> Candidate:
-        text = parse(said, self.marks).summary.strip()
+        text = parse(said).summary.strip()
         if fault := drift(candidate.question, text, target):
             return candidate.noted(self.name, f"given up: {fault}")
         translated = candidate.but(id=f"{candidate.id}-{target}", question=text, language=target)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 SEGMENT = 512
 """Questions of one journal file (chosen: so many are read at once when a run goes on)."""
 AHEAD = 8
-"""Times `n_open` questions that may be answered and wait for a slow one before them (chosen)."""
+"""Times as many questions as may be under way: those answered wait for a slow one before them (chosen)."""
 FAILED_IN_A_ROW = 8
 """Requests given up one after another, from which the engine is taken to be gone (chosen)."""
 
@@ -122,12 +122,12 @@ class Asker:
         request: Callable[[str, tuple[int, ...], Hashable], Request],
         text: Callable[[Written], str],
         seed: Callable[[str, int], int],
-        n_open: int,
+        n_parallel: int,
         meter: Meter | None = None,
     ) -> None:
         """`request`: of a question's text, seeds and key; `text`: of a completion; `seed`: of a question's name and a place;
-        `n_open`: questions under way at once."""
-        self.engine, self.request, self.text, self.seed, self.n_open = engine, request, text, seed, n_open
+        `n_parallel`: completions that the engine writes at once; twice as many are asked for, so that it never waits."""
+        self.engine, self.request, self.text, self.seed, self.n_parallel = engine, request, text, seed, n_parallel
         self.meter = meter
         self.n_asked = self.n_tokens = 0
         """Completions that the engine wrote, and their tokens, in this process."""
@@ -147,7 +147,7 @@ class Asker:
                 asking.line.pop()
                 yield from asking.ready(0)
                 raise
-            yield from asking.ready(self.n_open - 1)
+            yield from asking.ready(asking.n_open - 1)
         yield from asking.ready(0)
 
 
@@ -156,6 +156,8 @@ class _Asking(Generic[T]):
 
     def __init__(self, asker: Asker, n: int, journal: Journal) -> None:
         self.asker, self.n, self.journal = asker, n, journal
+        self.n_open = -(-2 * asker.n_parallel // n)
+        """Questions that may be under way."""
         self.line: deque[Asked[T]] = deque()
         """In the order of the questions."""
         self.open: dict[int, Asked[T]] = {}
@@ -194,7 +196,7 @@ class _Asking(Generic[T]):
                 asked = self.line.popleft()
                 asked.answers.sort(key=lambda answer: answer.index)
                 yield asked
-            elif len(self.open) > n_open or len(self.line) > AHEAD * self.asker.n_open:
+            elif len(self.open) > n_open or len(self.line) > AHEAD * self.n_open:
                 self._step()
             else:
                 return
