@@ -138,7 +138,13 @@ class Training(Section):
 
 class Sft(Training):
     n_traces: int = Field(gt=0)
-    """Checked traces to learn from."""
+    """Checked traces to learn from, at most where they come from files."""
+    traces: tuple[str, ...] = ()
+    """Runs of `magistral distill`, or files of such traces; empty: worked solutions of the recipe's problems."""
+    general: tuple[str, ...] = ()
+    """Files of general instructions to mix in: JSONL, {"messages": [{"role": "user", "content": "…"}, …]} a line."""
+    general_share: float = Field(default=0.1, ge=0, lt=1)
+    """Of all that is learned from, where `general` names files (Magistral, section 5.3)."""
     n_batch: int = Field(gt=0)
     """Traces in one step."""
     epochs: int = Field(default=1, gt=0)

@@ -97,7 +97,7 @@ class Curation(Section):
     benchmarks: tuple[str, ...] = ()
     """Files of benchmarks whose problems must not be trained on."""
     near: float = Field(default=0.7, gt=0, le=1)
-    """Share of three-word runs in common from which two problems with the same numbers are one. Chosen: two words changed in forty."""
+    """Share of three-word runs in common from which two problems with the same numbers are one. Chosen."""
     n_gram: int = Field(default=8, gt=1)
     """Words of the runs that are looked for in benchmarks. Chosen: shorter than the usual 10 to 13, since problems are short."""
     overlap: float = Field(default=0.5, gt=0, le=1)
@@ -119,8 +119,8 @@ class Curation(Section):
 class Distill(Section):
     """Completions of a teacher become traces to learn from (paper, section 5.3)."""
 
-    teacher: Asked | None = None
-    """Absent: `--teacher` names it."""
+    teacher: Asked
+    """`--teacher` may name another model, which is asked in the same way."""
     licence: str
     """Under which the teacher's maker lets its completions be used; written beside each trace."""
     n_completions: int = Field(default=4, gt=0)
