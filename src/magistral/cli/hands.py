@@ -93,7 +93,9 @@ class RecipeHands:
         tokenizer = as_version(tokenizer, version_of(recipe.prompt.version))
         e = recipe.engine
         engine = NativeEngine(loaded, tokenizer.eos, n_slots=e.n_slots, window=recipe.model.window, weights=e.weights)
-        return _asker(recipe, asked, engine, _decoder(tokenizer), tokenizer, n_parallel=e.n_slots)
+        return _asker(
+            recipe, asked, engine, _decoder(tokenizer, begun=recipe.prompt.begin_thinking), tokenizer, n_parallel=e.n_slots
+        )
 
     def tokenizer(self) -> Tokenizer:
         """The recipe's model's: what counts tokens, whoever wrote them."""
@@ -125,15 +127,15 @@ def _asker(
     from magistral.engines.base import Request
     from magistral.pipeline.ledger import seed_of
     from magistral.text.message import Message
-    from magistral.text.template import conversation_tokens
+    from magistral.text.template import problem_tokens
 
-    system = asked.system or recipe.prompt.system
-    before = (Message(role="system", content=system),) if system else ()
+    prompt = recipe.prompt.model_copy(update={"system": asked.system or recipe.prompt.system})
+    before = (Message(role="system", content=prompt.system),) if prompt.system else ()
 
     def request(question: str, seeds: tuple[int, ...], key: Hashable) -> Request:
         messages = (*before, Message(role="user", content=question))
         return Request(
-            prompt=tuple(conversation_tokens(tokenizer, messages)) if tokenizer else (), messages=() if tokenizer else messages,
+            prompt=problem_tokens(tokenizer, prompt, question) if tokenizer else (), messages=() if tokenizer else messages,
             seeds=seeds, max_tokens=asked.max_tokens, temperature=asked.temperature, top_p=asked.top_p, key=key,
         )  # fmt: skip
 
@@ -143,15 +145,19 @@ def _asker(
     return Asker(engine, request=request, text=text, seed=seed, n_parallel=n_parallel, meter=meter)
 
 
-def _decoder(tokenizer: Tokenizer) -> Callable[[Written], str]:
-    """A completion's text; its thinking between the marks of text, whichever marks the model has."""
+def _decoder(tokenizer: Tokenizer, *, begun: bool) -> Callable[[Written], str]:
+    """A completion's text; its thinking between the marks of text, whichever marks the model has, and the opening one where the
+    prompt ended with it (`begun`)."""
     from magistral.text.stream import parse_tokens
     from magistral.text.trace import THINK_TEXT
 
     def text(written: Written) -> str:
         tokens = written.tokens[:-1] if written.finish == "stop" else written.tokens
-        if tokenizer.marks_are_tokens and (trace := parse_tokens(tokenizer, tokens)).well_formed:
-            return f"{THINK_TEXT.open}\n{trace.thinking}\n{THINK_TEXT.close}\n{trace.summary}"
-        return tokenizer.decode(tokens)
+        if not tokenizer.marks_are_tokens:
+            return (f"{THINK_TEXT.open}\n" if begun else "") + tokenizer.decode(tokens)
+        trace = parse_tokens(tokenizer, [*([tokenizer.control_id(tokenizer.marks.open)] if begun else []), *tokens])
+        if not trace.well_formed:
+            return tokenizer.decode(tokens)
+        return f"{THINK_TEXT.open}\n{trace.thinking}\n{THINK_TEXT.close}\n{trace.summary}"
 
     return text

@@ -95,7 +95,7 @@ class Distiller:
         n_kept = balance(folder / "candidates.jsonl", folder / "traces.jsonl", self.settings.most_over)
         self.tally.dropped["more than its cell may hold"] += self.tally.kept - n_kept
         self.tally.kept = n_kept
-        said = {**asdict(self.tally), "teacher": self.teacher, "licence": self.settings.licence}
+        said = {**vars(self.tally), "teacher": self.teacher, "licence": self.settings.licence}
         write_atomically(folder / "distill.json", json.dumps(said, indent=1) + "\n")
         if spent is not None:
             raise spent

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from magistral.engines.base import BudgetSpent, Engine, EngineFailed, Request, Written
 from magistral.errors import RunFailed, RunFolderError, UserError
@@ -100,6 +100,16 @@ def _by_question(file: Path) -> dict[int, list[dict[str, Any]]]:
     return found
 
 
+class _Key(NamedTuple):
+    """How every request of ours is called."""
+
+    ordinal: int
+    name: str
+    """Of the question."""
+    places: tuple[int, ...]
+    """Which of its completions are asked for."""
+
+
 @dataclass(slots=True)
 class Asked(Generic[T]):
     """A question and its answers, which are fewer than were asked for only where the engine gave up; `fault` says why."""
@@ -126,11 +136,13 @@ class Asker:
         meter: Meter | None = None,
     ) -> None:
         """`request`: of a question's text, seeds and key; `text`: of a completion; `seed`: of a question's name and a place;
-        `n_parallel`: completions that the engine writes at once; twice as many are asked for, so that it never waits."""
+        `n_parallel`: completions that the engine writes at once; twice as many are asked for, so that it never waits.
+
+        An engine with a `meter` is asked for each completion by itself: one that fails, or is too dear, takes no other along."""
         self.engine, self.request, self.text, self.seed, self.n_parallel = engine, request, text, seed, n_parallel
         self.meter = meter
-        self.n_asked = self.n_tokens = 0
-        """Completions that the engine wrote, and their tokens, in this process."""
+        self.n_asked = 0
+        """Completions that the engine wrote in this process."""
 
     def ask(self, questions: Iterable[tuple[T, str, str | None]], n: int, journal: Journal) -> Iterator[Asked[T]]:
         """`questions`: (thing, name, text), the same in the same order whenever the journal is the same; `n` answers to each,
@@ -171,23 +183,21 @@ class _Asking(Generic[T]):
         asked = Asked(thing, name, known, n_missing=len(missing))
         self.line.append(asked)
         if missing and text is not None:
-            seeds = tuple(self.asker.seed(name, i) for i in missing)
-            self._submit(ordinal, asked, self.asker.request(text, seeds, (ordinal, tuple(missing))))
+            self.open[ordinal] = asked
+            for places in [(i,) for i in missing] if self.asker.meter else [tuple(missing)]:
+                seeds = tuple(self.asker.seed(name, i) for i in places)
+                self._submit(self.asker.request(text, seeds, _Key(ordinal, name, places)))
 
-    def _submit(self, ordinal: int, asked: Asked[T], request: Request) -> None:
+    def _submit(self, request: Request) -> None:
         while True:
             try:
-                self.asker.engine.submit(request)
+                return self.asker.engine.submit(request)
             except BudgetSpent:
-                if not self.open:
+                if self.asker.engine.idle:
                     raise
                 self._step()  # what is in flight may cost less than was set aside for it
-                continue
             except UserError as e:  # a question that does not fit
-                asked.fault, asked.n_missing = str(e), 0
-                return
-            self.open[ordinal] = asked
-            return
+                return self._give_up(request.key, str(e))
 
     def ready(self, n_open: int) -> Iterator[Asked[T]]:
         """Go on until at most `n_open` are under way; whatever is whole and has its turn comes out."""
@@ -205,9 +215,7 @@ class _Asking(Generic[T]):
         try:
             done = self.asker.engine.step()
         except EngineFailed as e:
-            ordinal, _ = _key(e.key)
-            asked = self.open.pop(ordinal)
-            asked.fault, asked.n_missing = str(e), 0
+            self._give_up(e.key, str(e))
             self.n_failed += 1
             if self.n_failed >= FAILED_IN_A_ROW:
                 raise RunFailed(f"{self.n_failed} requests in a row failed: {e}; go on with --resume when it is back") from None
@@ -217,22 +225,27 @@ class _Asking(Generic[T]):
 
     def _take(self, written: Written) -> None:
         asker, self.n_failed = self.asker, 0
-        ordinal, places = _key(written.request.key)
+        key = written.request.key
+        assert isinstance(key, _Key)
         answer = Answer(
-            index=places[written.index], seed=written.request.seeds[written.index], text=asker.text(written),
+            index=key.places[written.index], seed=written.request.seeds[written.index], text=asker.text(written),
             n_tokens=len(written.tokens), stopped=written.finish == "stop",
         )  # fmt: skip
-        asked = self.open[ordinal]
-        self.journal.add(ordinal, asked.name, answer, asker.meter.spent if asker.meter else 0.0)
+        self.journal.add(key.ordinal, key.name, answer, asker.meter.spent if asker.meter else 0.0)
         asker.n_asked += 1
-        asker.n_tokens += answer.n_tokens
-        asked.answers.append(answer)
-        asked.n_missing -= 1
-        if not asked.n_missing:
+        if key.ordinal in self.open:  # else one of a group that was given up
+            self.open[key.ordinal].answers.append(answer)
+            self._less(key.ordinal, 1)
+
+    def _give_up(self, key: Hashable, why: str) -> None:
+        assert isinstance(key, _Key)
+        if key.ordinal in self.open:
+            self.open[key.ordinal].fault = why
+            self._less(key.ordinal, len(key.places))
+
+    def _less(self, ordinal: int, n: int) -> None:
+        asked = self.open[ordinal]
+        asked.n_missing -= n
+        if asked.n_missing <= 0:
+            asked.n_missing = 0
             del self.open[ordinal]
-
-
-def _key(key: Hashable) -> tuple[int, tuple[int, ...]]:
-    """(ordinal of the question, which of its completions were asked for), as every request of ours is called."""
-    assert isinstance(key, tuple)
-    return key

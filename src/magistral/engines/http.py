@@ -32,6 +32,10 @@ RETIRED = {
 """Ids that Mistral's platform has retired, and since when (docs.mistral.ai)."""
 
 
+CHARACTERS_PER_TOKEN = 32
+"""chosen: whole answers have 3 to 5; one that is said to have more was counted wrong."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Example: Endpoint(base_url="https://api.mistral.ai/v1", model="magistral-small-latest", dialect="mistral",
@@ -86,6 +90,12 @@ class Budget:
         with self._lock:
             self.reserved -= reserved
             self.spent += cost
+
+
+def can_be_true(usage: tuple[int, int], answer: Answer, max_tokens: int) -> bool:
+    """Whether an endpoint may be believed that it counted so many tokens; else the longest possible answer is what was spent."""
+    n_in, n_out = usage
+    return n_in > 0 and len(answer.thinking) + len(answer.summary) <= n_out * CHARACTERS_PER_TOKEN and n_out <= max_tokens
 
 
 class HttpEngine:
@@ -174,7 +184,7 @@ class HttpEngine:
         except Refused as e:
             costs[i] = 0.0
             raise Refused(f"{e}{self._retired()}") from None
-        if self.budget and answer.usage:
+        if self.budget and answer.usage and can_be_true(answer.usage, answer, request.max_tokens):
             costs[i] = self.budget.cost(*answer.usage)
         return self._written(request, i, answer)
 

@@ -12,7 +12,7 @@ from typing import Any
 from magistral.errors import RecipeError, UserError
 from magistral.recipe import Recipe
 from magistral.sft.traces import CheckedTrace
-from magistral.text.message import Message, pieces_tokens
+from magistral.text.message import Message, Piece, pieces_tokens
 from magistral.text.template import conversation_tokens
 from magistral.text.tokens import Tokenizer
 
@@ -23,8 +23,11 @@ def stored_traces(recipe: Recipe, tokenizer: Tokenizer) -> list[CheckedTrace]:
     Those too long for the window are left out. Raises UserError naming file and line of what is no trace."""
     assert recipe.sft is not None
     paths = [path / "traces.jsonl" if path.is_dir() else path for path in map(Path, recipe.sft.traces)]
+    system = [Message(role="system", content=recipe.prompt.system)] if recipe.prompt.system else []
     found = [
-        trace for where, row in _rows(paths) if (trace := _trace(_messages_of_trace(row, where), recipe, tokenizer)) is not None
+        trace
+        for where, row in _rows(paths)
+        if (trace := _trace([*system, *_messages_of_trace(row, where)], recipe, tokenizer)) is not None
     ]
     if not found:
         raise RecipeError(f"sft.traces: no trace in {', '.join(map(str, paths))} fits in model.window={recipe.model.window}")
@@ -61,7 +64,7 @@ def _messages_of_trace(row: dict[str, Any], where: str) -> list[Message]:
     missing = [name for name in ("question", "thinking", "summary") if not isinstance(row.get(name), str)]
     if missing:
         raise UserError(f"{where}: no trace: {missing[0]!r} is missing")
-    pieces = (("thinking", row["thinking"]), ("text", row["summary"]))
+    pieces: tuple[Piece, ...] = (("thinking", row["thinking"]), ("text", row["summary"]))
     return [Message(role="user", content=row["question"]), Message(role="assistant", content=pieces)]
 
 
