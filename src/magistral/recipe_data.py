@@ -130,4 +130,4 @@ class Distill(Section):
     min_thinking: int = Field(default=32, ge=0)
     """Tokens; traces that think less are left out. Paper, section 5.3, leaves out early short thinking; the number is chosen."""
     most_over: float = Field(default=2.0, ge=1)
-    """How many times the median cell of pass rate by length a cell may hold. Paper: easy problems are trained on less; chosen."""
+    """How many times the mean cell of pass rate by length a cell may hold. Paper, section 5.3: fewer easy problems; chosen."""

@@ -41,7 +41,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        sent = self.rfile.read(int(self.headers["content-length"]))
+        if not sent:  # whoever asked has been killed
+            return
+        body = json.loads(sent)
         with self.server.lock:
             fault = self.server.faults[self.server.n_requests % len(self.server.faults)] if self.server.faults else ""
             self.server.n_requests += 1

@@ -28,7 +28,7 @@ from magistral.text.tokens import byte_tokenizer
 from tests.curation.endpoint import Endpoint, serving
 from tests.curation.planted import asker as scripted_asker
 
-PROBLEMS = [Problem(id=f"sum-{i}", question=f"{i} + {i + 1} = ?", reference=str(2 * i + 1)) for i in range(24)]
+PROBLEMS = [Problem(id=f"sum-{i}", question=f"{i} + {i + 1} = ?", reference=str(2 * i + 1)) for i in range(12)]
 SETTINGS = Distill(teacher=Asked(model="t", max_tokens=400), licence="Apache-2.0", min_thinking=8, n_completions=4)
 
 
@@ -137,11 +137,11 @@ def test_an_endpoint_that_fails_and_stalls_gives_every_trace_once(tmp_path: Path
 def test_a_budget_ends_the_asking_keeps_what_came_and_may_be_raised(tmp_path: Path) -> None:
     each = 50 / 1e6
     with serving(Endpoint(solve)) as endpoint, scorer() as s:
-        with http_asker(endpoint, Budget(limit=60 * each, price_in=1.0, price_out=1.0)) as asker:
+        with http_asker(endpoint, Budget(limit=30 * each, price_in=1.0, price_out=1.0)) as asker:
             some = distiller(asker, s)
             with pytest.raises(BudgetSpent):
                 some.distil(PROBLEMS, tmp_path)
-            assert 0 < some.tally.asked < 60
+            assert 0 < some.tally.asked < 30
         n_before = sum(endpoint.answered.values())
         with http_asker(endpoint, free()) as asker:
             tally = distiller(asker, s).distil(PROBLEMS, tmp_path)

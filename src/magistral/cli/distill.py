@@ -66,5 +66,4 @@ def command(
             tally = distiller.distil(train, out, watch)
     typer.echo(f"{tally.kept:,} traces of {tally.asked:,} completions, {tally.tokens:,} tokens, {tally.spent:.4f} spent")
     for reason, n in tally.dropped.most_common():
-        if n:
-            typer.echo(f"{n:10,}  {reason}")
+        typer.echo(f"{n:10,}  {reason}")

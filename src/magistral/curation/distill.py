@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, quantiles
 from typing import Any
 
 from magistral.engines.ask import Answer, Asked, Asker, Journal
@@ -93,7 +93,7 @@ class Distiller:
                 spent = e
         (folder / ".candidates.partial").replace(folder / "candidates.jsonl")
         n_kept = balance(folder / "candidates.jsonl", folder / "traces.jsonl", self.settings.most_over)
-        self.tally.dropped["more than its cell may hold"] += self.tally.kept - n_kept
+        self.tally.dropped += Counter({"more than its cell may hold": self.tally.kept - n_kept})
         self.tally.kept = n_kept
         said = {**vars(self.tally), "teacher": self.teacher, "licence": self.settings.licence}
         write_atomically(folder / "distill.json", json.dumps(said, indent=1) + "\n")
@@ -114,7 +114,7 @@ class Distiller:
     def _of_problem(self, asked: Asked[Problem], ordinal: int) -> list[TraceLine]:
         """The traces of one problem that may be learned from, at most `most_per_problem`."""
         tally = self.tally
-        tally.dropped["the engine gave up"] += self.settings.n_completions - len(asked.answers)
+        tally.dropped += Counter({"the engine gave up": self.settings.n_completions - len(asked.answers)})
         scored = [(answer, s) for answer in asked.answers if (s := self._scored(asked.thing, answer, ordinal)) is not None]
         n_right = sum(s.verdict.outcome is Outcome.RIGHT for _, s in scored)
         lines: list[TraceLine] = []
@@ -168,7 +168,7 @@ class Distiller:
 
 
 def balance(source: Path, to: Path, most_over: float) -> int:
-    """Copy traces, at most `most_over` times as many of a cell as the median cell has; returns how many.
+    """Copy traces, at most `most_over` times as many of a cell as a cell has on average; returns how many.
 
     A cell is a difficulty and a third of the lengths. Which of a cell stay is drawn by a hash of their names."""
     lengths = [row["n_tokens"] for row in _rows(source)]
@@ -176,7 +176,7 @@ def balance(source: Path, to: Path, most_over: float) -> int:
     names: dict[str, list[bytes]] = defaultdict(list)
     for row in _rows(source):
         names[_cell(row, cuts)].append(_rank(row["id"]))
-    most = round(most_over * median(map(len, names.values()))) if names else 0
+    most = round(most_over * fmean(map(len, names.values()))) if names else 0
     limits = {cell: sorted(ranks)[most - 1] if len(ranks) > most else b"\xff" * 9 for cell, ranks in names.items()}
     n = 0
     partial = to.with_name(f".{to.name}.partial")
