@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import Any
 
 from magistral.errors import DiscFull, RunFolderError
 from magistral.flow import Scored
-from magistral.recipe import Recipe, save_recipe
+from magistral.recipe import Resolved, save_recipe
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -181,7 +182,7 @@ def read_run(path: Path) -> RunFolder:
 
 
 @contextmanager
-def open_run(path: Path, recipe: Recipe, *, stage: str, model: str, resume: bool) -> Iterator[RunFolder]:
+def open_run(path: Path, recipe: Resolved, *, stage: str, model: str, resume: bool) -> Iterator[RunFolder]:
     """A folder to write a run into, locked while it is open (the kernel drops the lock of a killed process).
 
     Raises RunFolderError if another process writes there, or if it holds a run and `resume` is false, or another recipe's run."""
@@ -223,12 +224,14 @@ def _with_state(run: RunFolder) -> Iterator[RunFolder]:
         raise
 
 
-def _same_run(run: RunFolder, recipe: Recipe, stage: str) -> None:
-    from magistral.recipe import load_recipe
-
+def _same_run(run: RunFolder, recipe: Resolved, stage: str) -> None:
     if run.info()["stage"] != stage:
         raise RunFolderError(f"{run.path} holds a run of `magistral {run.info()['stage']}`, not of `{stage}`: name another --out")
-    if load_recipe(run.path / "recipe.toml") != recipe:
+    try:
+        before = type(recipe).model_validate(tomllib.loads((run.path / "recipe.toml").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        before = None
+    if before != recipe:
         raise RunFolderError(f"{run.path} was started with another recipe (see its recipe.toml): name another --out")
 
 
