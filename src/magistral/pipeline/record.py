@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,37 +9,27 @@ from statistics import fmean
 from typing import Any
 
 from magistral.flow import Outcome, Scored, StepReport
-from magistral.log import RunFolder, write_atomically
-from magistral.models.load import save_model
+from magistral.log import RunFolder
 from magistral.pipeline.learner import Learner
 from magistral.pipeline.ledger import Ledger
 from magistral.pipeline.runtime_inline import InlineVerifier
 from magistral.text.tokens import Tokenizer
+from magistral.trainer.checkpoint import checkpoints, keep_only, save_checkpoint
 
 
 class Checkpoints:
-    """step-000010/: the model in Hugging Face format, trainer.pt, state.json; whole under its name or absent."""
+    """When a checkpoint is made, and how many are kept."""
 
     def __init__(self, run: RunFolder, learner: Learner, tokenizer: Tokenizer, *, keep: int, every: int) -> None:
         self.run, self.learner, self.tokenizer = run, learner, tokenizer
         self.keep, self.every = keep, every
 
-    def newest(self) -> Path | None:
-        folders = sorted(self.run.checkpoints.glob("step-*"))
-        return folders[-1] if folders else None
-
     def save(self, step: int, state: dict[str, Any]) -> None:
-        final = self.run.checkpoints / f"step-{step:06d}"
-        if final.exists():
+        """Nothing where the step has one."""
+        if (self.run.checkpoints / f"step-{step:06d}").exists():
             return
-        trainer = self.learner.trainer
-        n_bytes = sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained) * 12
-        with self.run.new_checkpoint(step, n_bytes) as partial:
-            save_model(partial, trainer.model, self.tokenizer, trainer.all_weights())
-            trainer.save(partial / "trainer.pt")
-            write_atomically(partial / "state.json", json.dumps({"step": step, **state}) + "\n")
-        for old in sorted(self.run.checkpoints.glob("step-*"))[: -self.keep]:
-            shutil.rmtree(old)
+        save_checkpoint(self.run, self.learner.trainer, self.tokenizer, {"step": step, **state})
+        keep_only(self.run, [folder.name for folder in checkpoints(self.run)[-self.keep :]])
 
 
 class Record:

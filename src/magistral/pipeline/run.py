@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from magistral.engines.native.engine import NativeEngine
-from magistral.errors import RecipeError, RunFolderError
+from magistral.errors import RecipeError
 from magistral.flow import Completion, Problem, Scored, StepReport
 from magistral.log import RunFolder
 from magistral.models.transformer import Transformer
@@ -18,8 +17,9 @@ from magistral.pipeline.loop import Pace, run
 from magistral.pipeline.record import Checkpoints, Record
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.recipe import Recipe, Rl
-from magistral.text.template import prompt_tokens
+from magistral.text.template import problem_tokens
 from magistral.text.tokens import Tokenizer
+from magistral.trainer.checkpoint import restore_newest
 from magistral.trainer.trainer import Trainer
 
 OnStep = Callable[[StepReport], None]
@@ -52,11 +52,13 @@ def run_rl(  # noqa: PLR0913 - each is one thing that the verb wires in
     verifier = InlineVerifier(score)
     checkpoints = Checkpoints(folder, learner, tokenizer, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
     record = Record(folder, ledger, learner, verifier, checkpoints, on_step=on_step)
-    record.step = _restore(folder, checkpoints, trainer, ledger)
+    if (state := restore_newest(folder, trainer)) is not None:
+        ledger.restore(state["ledger"])
+        record.step = state["step"]
     engine.load(trainer.changed_weights(), record.step)
     generator = InlineGenerator(
         engine,
-        lambda p: tuple(prompt_tokens(tokenizer, recipe.prompt.system, [("user", p.question)])),
+        lambda p: problem_tokens(tokenizer, recipe.prompt, p.question),
         tokenizer.decode,
         max_tokens=rl.max_tokens,
         temperature=rl.temperature,
@@ -69,23 +71,6 @@ def run_rl(  # noqa: PLR0913 - each is one thing that the verb wires in
     except BaseExceptionGroup as e:
         _raise_first(e)
     record.save_checkpoint()
-
-
-def _restore(folder: RunFolder, checkpoints: Checkpoints, trainer: Trainer, ledger: Ledger) -> int:
-    """The step that the newest checkpoint ended, 0 where there is none; what came after it is forgotten."""
-    newest = checkpoints.newest()
-    if newest is None:
-        folder.forget_after(0)
-        return 0
-    try:
-        state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise RunFolderError(f"{newest}/state.json cannot be read: {e}") from None
-    trainer.restore(newest / "trainer.pt")
-    ledger.restore(state["ledger"])
-    step: int = state["step"]
-    folder.forget_after(step)
-    return step
 
 
 def _pace(rl: Rl, step: int) -> Pace:
