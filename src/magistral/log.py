@@ -83,6 +83,21 @@ class RunFolder:
         loaded: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         return loaded
 
+    @property
+    def state(self) -> str:
+        """As run.json says it; `killed` where it says running and nobody holds the lock, which the kernel drops at a death."""
+        said = str(self.info().get("state", "stopped"))
+        if said != "running":
+            return said
+        try:
+            with (self.path / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return said
+        except OSError:
+            return "killed"
+        return "killed"
+
     def set_info(self, **changes: Any) -> None:
         file = self.path / "run.json"
         known = self.info() if file.exists() else {}
