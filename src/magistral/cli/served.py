@@ -41,12 +41,12 @@ AsVersion = Annotated[
 
 def name_of(model: str) -> str:
     """By which requests ask for it."""
-    if found := _endpoint(model):
+    if found := endpoint(model):
         return found[0]
     return Path(model).resolve().name.removesuffix(".gguf") if "/" in model or model.endswith(".gguf") else model
 
 
-def _endpoint(model: str) -> tuple[str, Endpoint] | None:
+def endpoint(model: str) -> tuple[str, Endpoint] | None:
     if "=http" not in model:
         return None
     try:
@@ -61,7 +61,7 @@ def load_served(
     weights: Literal["float32", "int8"] = "int8", version: str | None = None,
 ) -> Served:  # fmt: skip
     """Raises UserError where it cannot be had as asked."""
-    if found := _endpoint(model):
+    if found := endpoint(model):
         from magistral.serve.elsewhere import behind
 
         return behind(*found, n_slots=n_slots, window=window)

@@ -22,6 +22,8 @@ class Asked:
     index: int
     """Of the run, 0-based."""
     seed: int
+    canary: str = ""
+    """What marks its text as test data that nobody may train on, where its benchmark has such a mark."""
 
     @property
     def key(self) -> Key:
@@ -41,7 +43,7 @@ def plan(
         for index in range(n_runs):
             if (problem.id, index) not in done:
                 seed = seed_of(problem.id, index)
-                yield Asked(problem=_in_order(problem, seed), index=index, seed=seed)
+                yield Asked(problem=_in_order(problem, seed), index=index, seed=seed, canary=_canary(problem))
 
 
 def groups(asked: Iterator[Asked], n_at_once: int) -> Iterator[list[Asked]]:
@@ -79,12 +81,9 @@ def _in_order(problem: Problem, seed: int) -> Problem:
     return ask(replace(problem, reference=right), options, seed=seed)
 
 
-def canary(problem: Problem) -> str:
-    """What marks a text as test data that nobody may train on; empty where the benchmark has none."""
-    if problem.kind != "choice":
-        return ""
+def _canary(problem: Problem) -> str:
     try:
-        data = json.loads(problem.reference)
+        data = json.loads(problem.reference) if problem.kind == "choice" else None
     except ValueError:
-        return ""
+        data = None
     return str(data.get("canary", "")) if isinstance(data, dict) else ""

@@ -13,7 +13,7 @@ import numpy as np
 
 MAX_RUNS = 1000
 """Completions of a problem: the number of ways to draw from more is over the largest float."""
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -62,7 +62,7 @@ def _gauss(n_points: int) -> tuple[Floats, Floats]:
 def _times(ways: Floats, below: Floats, level: Floats) -> Floats:
     """Each row of `ways`, a polynomial in z, times below[0] + below[1] z + … + level z^v."""
     v = len(below)
-    out = below[0] * ways
+    out: Floats = below[0] * ways
     for x in range(1, v):
         out[:, x:] += below[x] * ways[:, :-x]
     out[:, v:] += level[:, None] * ways[:, : ways.shape[1] - v]

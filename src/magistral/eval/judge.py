@@ -10,6 +10,7 @@ from typing import Any
 from magistral.errors import VerifierFailed
 from magistral.flow import Outcome, Problem, Trace, Verdict
 from magistral.rewards.language import language_consistency
+from magistral.verifiers.choice import LETTERS, read_key
 from magistral.verifiers.judges import Judges
 
 Judge = Callable[[Trace, Problem], Verdict]
@@ -24,14 +25,21 @@ def verdict_row(kept: Mapping[str, Any], problem: Problem, judges: Judges) -> di
     except VerifierFailed as e:
         verdict = Verdict(outcome=Outcome.ERROR, reason=str(e)[:300])
     n_characters = len(trace.thinking) + len(trace.summary)
+    answer = _option(verdict, asked) if problem.kind == "choice" else verdict.answer
     return {
         "problem_id": kept["problem_id"], "index": kept["index"], "family": problem.family, "language": problem.language,
-        "kind": problem.kind, "outcome": str(verdict.outcome), "reason": verdict.reason, "answer": verdict.answer,
-        "said": verdict.read[0] if problem.kind == "choice" else "", "judge": verdict.judge, "versions": verdict.versions,
+        "kind": problem.kind, "outcome": str(verdict.outcome), "reason": verdict.reason, "answer": answer,
+        "judge": verdict.judge, "versions": verdict.versions,
         "finish": kept["finish"], "fault": kept["fault"], "one_language": language_consistency(asked, trace)[0],
         "n_tokens": kept["n_tokens"], "n_prompt": kept["n_prompt"],
         "n_thinking": kept["n_tokens"] * len(trace.thinking) // n_characters if n_characters else 0,
     }  # fmt: skip
+
+
+def _option(verdict: Verdict, asked: Problem) -> str:
+    """The chosen option's own text: its letter is another in another completion's order."""
+    letter, (_, options) = verdict.read[0], read_key(asked.reference)
+    return options[LETTERS.index(letter)] if letter and options else letter
 
 
 def classes(rows: Sequence[Mapping[str, Any]], same: Callable[[str, str], bool]) -> list[int]:
@@ -53,7 +61,7 @@ def classes(rows: Sequence[Mapping[str, Any]], same: Callable[[str, str], bool])
 def equality(kind: str, judges: Judges) -> Callable[[str, str], bool] | None:
     """How two answers of that kind are compared; None where answers are not voted on, as programs."""
     if kind == "choice":
-        return lambda a, b: a == b  # letters that the verifier read
+        return lambda a, b: a == b
     if kind != "math":
         return None
     compare = judges.verifier("math").compare  # type: ignore[attr-defined]

@@ -61,6 +61,8 @@ class Measuring(Resolved):
     max_tokens: int = Field(gt=0)
     system: str = ""
     """What the model is told before each problem."""
+    version: str = "text"
+    """Of Magistral Small, where the model is read as one: its marks of thinking and its layout."""
 
 
 def departures(m: Measuring) -> list[str]:

@@ -13,7 +13,8 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from magistral.errors import RunFolderError
 from magistral.eval.ask import Key
@@ -23,13 +24,19 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """A file of JSON lines that only grows. Threads may share it."""
+    """A file of JSON lines that only grows. Threads may share it. Use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
         _cut_torn_line(path)
         self._file: IO[bytes] = path.open("ab")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
 
     def add(self, row: dict[str, Any]) -> None:
         line = json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n"  # half a surrogate pair is no text
@@ -41,17 +48,18 @@ class Lines:
         return {(row["problem_id"], row["index"]) for row in self}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """All whole lines, one in memory at a time. Raises RunFolderError where one is no JSON."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    row: dict[str, Any] = json.loads(line)
-                except ValueError:
-                    raise RunFolderError(f"{self.path}, line {number} is no JSON: the file was changed by something else") from None
-                yield row
+        return lines(self.path)
 
-    def close(self) -> None:
-        self._file.close()
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """All of a file's rows, one in memory at a time. Raises RunFolderError where one is no JSON."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row: dict[str, Any] = json.loads(line)
+            except ValueError:
+                raise RunFolderError(f"{path}, line {number} is no JSON: the file was changed by something else") from None
+            yield row
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -75,7 +83,7 @@ def schema() -> pa.Schema:
     return pa.schema([
         ("problem_id", pa.string()), ("index", pa.int32()), ("family", pa.string()), ("language", pa.string()),
         ("kind", pa.string()), ("outcome", pa.string()), ("reason", pa.string()), ("answer", pa.string()),
-        ("said", pa.string()), ("judge", pa.string()), ("versions", pa.string()), ("finish", pa.string()),
+        ("judge", pa.string()), ("versions", pa.string()), ("finish", pa.string()),
         ("fault", pa.string()), ("one_language", pa.bool_()), ("n_tokens", pa.int32()), ("n_prompt", pa.int32()),
         ("n_thinking", pa.int32()),
     ])  # fmt: skip

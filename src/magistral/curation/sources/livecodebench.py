@@ -83,7 +83,8 @@ def _hidden(row: Row) -> list[Any]:
             text = _TextOnly(io.BytesIO(unpacked)).load()
         except (ValueError, zlib.error, pickle.UnpicklingError, EOFError) as e:
             raise UserError(f"{row.where}: private_test_cases cannot be unpacked: {e}") from None
-    return _list(row, "private_test_cases", text)
+    tests: list[Any] = _list(row, "private_test_cases", text)
+    return tests
 
 
 class _TextOnly(pickle.Unpickler):
