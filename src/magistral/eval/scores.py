@@ -12,7 +12,8 @@ from magistral.flow import Outcome, Scored
 
 Z = 1.959964
 """Standard deviations on either side that hold 95 % of a normal distribution."""
-_FEW = (12.706205, 4.302653, 3.182446, 2.776445)
+_FEW = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624)
+"""Student's t at 0.975 with 1 … 7 degrees of freedom."""
 Score = dict[str, float]
 """{"value": …, "low": …, "high": …}"""
 
@@ -20,7 +21,7 @@ Score = dict[str, float]
 def t95(n: int) -> float:
     """Standard errors on either side that hold 95 %, where the error was estimated from n problems: Student's t of n - 1.
 
-    Cornish and Fisher's expansion (1938), to 0.001 from 5 degrees of freedom on; the few below are written out."""
+    Cornish and Fisher's expansion (1938), to 0.001 from 8 degrees of freedom on."""
     df = n - 1
     if df < 1:
         return math.inf
