@@ -199,9 +199,14 @@ class Eval(Section):
     max_tokens: int = Field(gt=0)
 
 
-class Recipe(Section):
+class Resolved(Section):
+    """What a run's recipe.toml holds, whichever verb wrote it."""
+
     name: str
     seed: int = Field(default=0, ge=0)
+
+
+class Recipe(Resolved):
     model: Model = Model()
     prompt: Prompt = Prompt()
     problems: Problems
@@ -262,7 +267,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError("\n".join(f"{path}: {_explain(fault)}" for fault in e.errors())) from None
 
 
-def save_recipe(recipe: Recipe, path: Path) -> None:
+def save_recipe(recipe: Resolved, path: Path) -> None:
     """The resolved recipe: every value, the defaults too."""
     path.write_text(tomli_w.dumps(recipe.model_dump(exclude_none=True, mode="json")), encoding="utf-8")
 

@@ -5,7 +5,7 @@ A string under a field says what it is and where its default comes from ("paper"
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -21,10 +21,8 @@ class Asked(Section):
     """A model that is asked for text, and how."""
 
     model: str
-    """A model folder, `smollm2`, or NAME=URL: the model NAME of an OpenAI- or Mistral-style endpoint, with the URL's /v1."""
-    dialect: Literal["openai", "mistral"] = "openai"
-    key_env: str = ""
-    """Name of the environment variable that holds the endpoint's key."""
+    """A model folder, a .gguf file, `smollm2`, or an OpenAI- or Mistral-style endpoint as NAME=URL, as
+    "medium=https://api.mistral.ai/v1#magistral-medium-latest"; its key is read from the environment."""
     system: str = ""
     """What the model is told first."""
     temperature: float = Field(default=0.7, ge=0)
@@ -40,12 +38,6 @@ class Asked(Section):
     """For a million tokens of prompts."""
     price_out: float = Field(default=0.0, ge=0)
     """For a million tokens of completions."""
-
-    @property
-    def endpoint(self) -> tuple[str, str] | None:
-        """(NAME, URL), or None for a model of this machine."""
-        name, is_remote, url = self.model.partition("=")
-        return (name, url) if is_remote and "://" in url else None
 
     @model_validator(mode="after")
     def _budget_has_prices(self) -> Self:
@@ -95,7 +87,9 @@ class Curation(Section):
     files: tuple[str, ...] = ()
     """The raw problems: JSONL, CSV or Parquet, in this order."""
     benchmarks: tuple[str, ...] = ()
-    """Files of benchmarks whose problems must not be trained on."""
+    """Whose problems must not be trained on: files, or names that `magistral eval` knows (then `data` says where they lie)."""
+    data: str = ""
+    """The folder of the benchmarks that are named."""
     near: float = Field(default=0.7, gt=0, le=1)
     """Share of three-word runs in common from which two problems with the same numbers are one. Chosen."""
     n_gram: int = Field(default=8, gt=1)

@@ -163,10 +163,20 @@ def test_problems_of_benchmarks_are_found(stories: Planted) -> None:
         )
         stories.add("in a benchmark", copies[i % 3] if len(words) < 8 else copies[i % 4], "5")
     stories.add("", "What is 17 times 21?", "357")
-    filter_ = Contamination([("b", q) for q in benchmark], n=8, overlap=0.5)
+    filter_ = Contamination([("b", q, False) for q in benchmark], n=8, overlap=0.5)
     precision, recall = precision_and_recall(stories, dropped(list(filter_(iter(stories.shuffled())))), "in a benchmark")
     assert precision >= 0.95
     assert recall >= 0.95
+
+
+def test_nothing_of_a_benchmark_that_must_not_be_published_is_shown() -> None:
+    question = "Which particle carries the force between the two bodies of this experiment?"
+    [found] = Contamination([("gpqa 1", question, True)], n=8, overlap=0.5)(
+        iter([Candidate(id="a", question=question, reference="x")])
+    )
+    assert isinstance(found, Dropped)
+    assert "particle" not in found.candidate.line
+    assert found.detail == "gpqa 1: 100% of its runs of 8 words"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def command(
     ],
     out: Out,
     benchmark: Annotated[
-        list[Path] | None, typer.Option("--benchmark", help="A benchmark's file whose problems must go; may be given again.")
+        list[Path] | None, typer.Option("--benchmark", help="A file of a benchmark whose problems must go; may be given again.")
     ] = None,
     resume: Resume = False,
     set_: Set = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from magistral.cli.served import endpoint
 from magistral.cli.wiring import progress, scorer_of, unfinished
 from magistral.errors import RecipeError
 from magistral.recipe import Recipe
@@ -16,7 +17,7 @@ from magistral.recipe_data import Asked
 if TYPE_CHECKING:
     from magistral.engines.ask import Asker
     from magistral.engines.base import Engine, Request, Written
-    from magistral.engines.http import Budget
+    from magistral.engines.http import Budget, Endpoint
     from magistral.text.tokens import Tokenizer
     from magistral.verifiers.judges import Judges
 
@@ -44,7 +45,8 @@ class RecipeHands:
 
     def asker(self, asked: Asked) -> Asker:
         recipe = self._recipe()
-        return self._remote(recipe, asked) if asked.endpoint else self._native(recipe, asked, asked.model)
+        found = endpoint(asked.model)
+        return self._remote(recipe, asked, found[1]) if found else self._native(recipe, asked, asked.model)
 
     def trained(self, asked: Asked, kept: Path) -> Asker:
         """The recipe's model after RL on the candidates of the file `kept`; its run is `grader` in the verb's folder."""
@@ -70,14 +72,11 @@ class RecipeHands:
             raise RecipeError("asking a model takes a recipe: name one instead of a file of problems")
         return self.recipe
 
-    def _remote(self, recipe: Recipe, asked: Asked) -> Asker:
-        from magistral.engines.http import Budget, Endpoint, HttpEngine
+    def _remote(self, recipe: Recipe, asked: Asked, address: Endpoint) -> Asker:
+        from magistral.engines.http import Budget, HttpEngine
 
-        assert asked.endpoint is not None
-        name, url = asked.endpoint
-        endpoint = Endpoint(base_url=url, model=name, dialect=asked.dialect, key_env=asked.key_env)
         budget = Budget(limit=asked.budget or float("inf"), price_in=asked.price_in, price_out=asked.price_out)
-        engine = HttpEngine(endpoint, self.tokenizer(), budget=budget, n_parallel=asked.n_parallel)
+        engine = HttpEngine(address, self.tokenizer(), budget=budget, n_parallel=asked.n_parallel)
         self._stack.callback(engine.close)
         return _asker(recipe, asked, engine, lambda written: written.text, None, n_parallel=asked.n_parallel, meter=budget)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magistral.flow import Problem
-from magistral.recipe import Recipe, load_recipe
+from magistral.recipe import Recipe, Resolved, load_recipe
 
 if TYPE_CHECKING:
     from magistral.log import RunFolder
@@ -85,7 +85,7 @@ def _load(recipe: Recipe, model: str | None, n_threads: int) -> tuple[Transforme
 
 
 @contextmanager
-def unfinished(out: Path, recipe: Recipe, stage: str, model: str, *, resume: bool) -> Iterator[RunFolder | None]:
+def unfinished(out: Path, recipe: Resolved, stage: str, model: str, *, resume: bool) -> Iterator[RunFolder | None]:
     """The run's folder, marked done when the work inside ends well; None, said to the person, where it was done before."""
     from magistral.log import open_run
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from magistral.curation.sources.benchmarks import BENCHMARKS, read_benchmark
 from magistral.curation.sources.files import read_rows
 from magistral.errors import UserError
 from magistral.flow import Problem
@@ -96,11 +97,17 @@ def read_candidates(path: Path) -> Iterator[Candidate]:
             yield Candidate.model_validate_json(line)
 
 
-def benchmark_questions(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """(where, question) of files of benchmarks. Raises UserError for one whose questions have none of the names we know."""
-    for path in paths:
-        for row in read_rows(path):
+def benchmark_questions(names: Iterable[str], data: Path) -> Iterator[tuple[str, str, bool]]:
+    """(where, question, whether it is not to be shown) of benchmarks by name, in the folder `data`, and of files.
+
+    Raises UserError for a file whose questions have none of the names we know, and where there is no file."""
+    for name in names:
+        if name in BENCHMARKS:
+            private = BENCHMARKS[name].private
+            yield from ((f"{name} {problem.id}", problem.question, private) for problem in read_benchmark(name, data))
+            continue
+        for row in read_rows(Path(name)):
             column = next((name for name in QUESTIONS if row.values.get(name)), None)
             if column is None:
                 raise UserError(f"{row.where}: none of the columns {', '.join(QUESTIONS)} holds a question")
-            yield row.where, str(row.values[column])
+            yield row.where, str(row.values[column]), False

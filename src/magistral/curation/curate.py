@@ -47,7 +47,7 @@ def stages_of(settings: Curation, folder: Path, hands: Hands) -> list[Stage]:
     answers = folder / "answers"
     stages = [Stage("format", form), Stage("duplicates", Duplicates(settings.near))]
     if settings.benchmarks:
-        known = benchmark_questions(Path(name) for name in settings.benchmarks)
+        known = benchmark_questions(settings.benchmarks, Path(settings.data))
         stages.append(Stage("benchmarks", Contamination(known, n=settings.n_gram, overlap=settings.overlap)))
     if writer := settings.tests.writer:
         stages.append(Stage(WriteInputs.name, WriteInputs(lambda: hands.asker(writer), answers / WriteInputs.name)))

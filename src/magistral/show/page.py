@@ -1,4 +1,4 @@
-"""One self-contained HTML file: opens from disk, loads nothing.
+"""One self-contained HTML page: opens from disk, loads nothing.
 
 What a model wrote is hostile. Three things hold it: the template escapes every value (jinja2's autoescape), control
 characters are shown as pictures of themselves, and the page's Content-Security-Policy forbids every load and every script
@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from magistral.errors import RunFolderError
 from magistral.log import write_atomically
+from magistral.show.chart import whisker
 from magistral.show.visible import visible
 from magistral.show.words import duration, number, percent
 
@@ -27,13 +28,14 @@ MAX_CHARACTERS = 20_000  # of one text
 _POLICY = "default-src 'none'; style-src '{style}'; script-src '{script}'; base-uri 'none'; form-action 'none'"
 
 
-def render_page(template: str, **values: Any) -> str:
-    """A template of this folder, with the pages' style and script."""
+def render_page(template: str, *, title: str, **values: Any) -> str:
+    """A template of this folder, filled, with the style and the script that all pages share."""
     style, script = _asset("report.css"), _asset("report.js")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalized)
-    environment.globals.update(duration=duration, number=number, percent=percent)
+    environment.globals.update(duration=duration, number=number, percent=percent, whisker=whisker)
     environment.filters["cut"] = cut
     return environment.from_string(_asset(template)).render(
+        title=title,
         policy=_POLICY.format(style=_sha256(style), script=_sha256(script)),
         style=Markup(style),
         script=Markup(script),
@@ -42,10 +44,10 @@ def render_page(template: str, **values: Any) -> str:
     )
 
 
-def write_page(path: Path, page: str) -> None:
+def write_page(path: Path, text: str) -> None:
     """Raises RunFolderError where `path` cannot be written."""
     try:
-        write_atomically(path, page)
+        write_atomically(path, text)
     except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as e:
         raise RunFolderError(f"{path} cannot be written ({e.strerror}): name another place with --report") from None
 

@@ -1,4 +1,4 @@
-"""The HTML report of a run, or of a folder of runs."""
+"""One self-contained HTML file of a run, or of a folder of runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from magistral.show.chart import Curve, chart, whisker
+from magistral.show.chart import Curve, chart
 from magistral.show.page import render_page, write_page
 from magistral.show.read import PARTS, Kept, Run, before_and_after, mean_parts
 from magistral.show.words import maj_name, row_name
@@ -54,10 +54,9 @@ def render(runs: Sequence[Run], *, title: str) -> str:
     evals = [run for run in runs if run.scores]
     return render_page(
         "report.html.jinja",
-        row_name=row_name,
-        whisker=whisker,
-        PARTS=PARTS,
         title=title,
+        row_name=row_name,
+        PARTS=PARTS,
         runs=runs,
         evals=evals,
         maj=maj_name(evals),
