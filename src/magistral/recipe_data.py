@@ -61,7 +61,7 @@ class Difficulty(Section):
     on what the first pass left."""
 
 
-class Tests(Section):
+class Programs(Section):
     """Of code problems (paper, section 4.2)."""
 
     agreement: float = Field(default=0.7, gt=0.5, le=1)
@@ -97,7 +97,7 @@ class Curation(Section):
     overlap: float = Field(default=0.5, gt=0, le=1)
     """Share of a benchmark problem's runs that make another the same problem. Chosen."""
     difficulty: Difficulty | None = None
-    tests: Tests = Tests()
+    tests: Programs = Programs()
     translation: Translation | None = None
     pools: tuple[float, ...] = (0.6, 0.3)
     """Pass rates, falling, at which the pools of the curriculum are cut, easiest first. Chosen: the paper moves from easier to

@@ -13,7 +13,7 @@ from magistral.curation.agreement import Agreement, WriteInputs
 from magistral.curation.candidate import Candidate, Solution
 from magistral.curation.stage import Dropped
 from magistral.engines.scripted import ScriptedEngine
-from magistral.recipe_data import Tests
+from magistral.recipe_data import Programs
 from magistral.text.tokens import byte_tokenizer
 from magistral.verifiers.code import CodeVerifier
 from magistral.verifiers.judges import Judges
@@ -41,10 +41,10 @@ def doubling(tests: list[tuple[str, str]], solutions: list[str], **notes: Any) -
 
 
 def after(candidate: Candidate, verifier: CodeVerifier, **settings: Any) -> list[Candidate | Dropped]:
-    return list(Agreement(lambda: verifier, Tests(n_least=2, **settings))(iter([candidate])))
+    return list(Agreement(lambda: verifier, Programs(n_least=2, **settings))(iter([candidate])))
 
 
-def tests_of(candidate: Candidate | Dropped) -> list[tuple[str | None, Any]]:
+def kept_tests(candidate: Candidate | Dropped) -> list[tuple[str | None, Any]]:
     assert isinstance(candidate, Candidate)
     return [(test.stdin, test.expected.strip()) for test in read_tests(candidate.reference).tests]
 
@@ -61,14 +61,14 @@ GOOD = [("1", "2"), ("5", "10")]
         ([*GOOD, ("x", "x")], [DOUBLE] * 3, GOOD),
         ([*GOOD, ("0", "0")], [DOUBLE, DOUBLE, DOUBLE, CRASH], [*GOOD, ("0", "0")]),
     ],
-    ids=["all agree", "all agree, and none on what is expected", "most on one output, some on another", "an input that breaks all",
+    ids=["all agree", "all agree on another output", "most on one output, some on another", "an input that breaks all",
          "one solution that does not run"],
 )  # fmt: skip
 def test_what_becomes_of_a_test(
     tests: list[tuple[str, str]], solutions: list[str], kept: list[tuple[str, str]], verifier: CodeVerifier
 ) -> None:
     [found] = after(doubling(tests, solutions), verifier, both_languages=False)
-    assert tests_of(found) == kept
+    assert kept_tests(found) == kept
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_inputs_that_an_engine_makes_up_get_the_agreed_output(verifier: CodeVeri
     engine = ScriptedEngine(lambda prompt, seed: 'Sure:\n```json\n["4", "x", "4", 7, "9"]\n```\n', byte_tokenizer())
     [written] = WriteInputs(lambda: asker(engine), tmp_path)(iter([doubling(GOOD, [DOUBLE] * 3)]))
     [found] = after(written, verifier, both_languages=False)
-    assert tests_of(found) == [*GOOD, ("4", "8"), ("9", "18")]
+    assert kept_tests(found) == [*GOOD, ("4", "8"), ("9", "18")]
 
 
 @pytest.mark.parametrize("said", ["", "```\n[\n```", "```\n{}\n```", "[[[" * 9999], ids=["nothing", "no JSON", "no list", "deep"])
@@ -121,3 +121,19 @@ def test_an_engine_that_talks_nonsense_adds_nothing(said: str, tmp_path: Path) -
 def test_other_kinds_pass(verifier: CodeVerifier) -> None:
     candidate = Candidate(id="m", question="What is 1 + 1?", reference="2")
     assert after(candidate, verifier) == [candidate]
+
+
+def test_broken_expectations_among_many_are_all_mended_and_no_other_is_touched(verifier: CodeVerifier) -> None:
+    n_right = n_touched = n_broken = 0
+    for factor in range(2, 8):
+        truth = {str(n): str(n * factor) for n in range(4)}
+        broken = {str(n) for n in range(4) if (n + factor) % 3 == 0}
+        given = [(n, "99" if n in broken else value) for n, value in truth.items()]
+        source = f"print({factor} * int(input()))"
+        [found] = after(doubling(given, [source, source]), verifier, both_languages=False)
+        n_broken += len(broken)
+        for before, now in zip(given, kept_tests(found), strict=True):
+            n_touched += before != now
+            n_right += before != now and now[1] == truth[before[0]]
+    assert n_right / n_touched >= 0.95
+    assert n_right / n_broken >= 0.95

@@ -20,7 +20,7 @@ from magistral.curation.candidate import Candidate, Solution
 from magistral.curation.stage import Dropped
 from magistral.engines.ask import Asker, Journal
 from magistral.errors import VerifierFailed
-from magistral.recipe_data import Tests
+from magistral.recipe_data import Programs
 from magistral.verifiers.code import CodeVerifier
 from magistral.verifiers.compare import same_output, same_value, told_value
 from magistral.verifiers.programs import ALIASES, CompileError, Program, ready
@@ -91,7 +91,7 @@ class Output:
 class Agreement:
     name = "tests"
 
-    def __init__(self, verifier: Callable[[], CodeVerifier], settings: Tests) -> None:
+    def __init__(self, verifier: Callable[[], CodeVerifier], settings: Programs) -> None:
         """`verifier` is made when the first code problem comes: it looks for a box."""
         self._make, self.settings = verifier, settings
         self._made: CodeVerifier | None = None
