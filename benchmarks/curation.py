@@ -82,8 +82,8 @@ def measured(data: Path, stage: str, n: int) -> dict[str, Any]:
     end = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
     return {
-        "stage": stage, "problems": n, "kept": n_kept, "seconds": round(time.perf_counter() - started, 2), "cpu_s": round(cpu_s, 2),
-        "peak_mb": round(end.ru_maxrss / 1024, 1), "benchmark_problems": len(questions),
+        "stage": stage, "problems": n, "kept": n_kept, "benchmark_problems": len(questions), "cpu_s": round(cpu_s, 2),
+        "seconds": round(time.perf_counter() - started, 2), "peak_mb": round(end.ru_maxrss / 1024, 1),
     }  # fmt: skip
 
 

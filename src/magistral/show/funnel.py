@@ -31,6 +31,7 @@ def write_funnel(folder: Path, *, title: str) -> None:
     page = render_page(
         "funnel.html.jinja",
         title=title,
+        anchor=lambda *words: "/".join(words).replace(" ", "-"),
         steps=steps,
         total=steps[0].counts["in"] if steps else 0,
         pools=json.loads((folder / "pools.json").read_text(encoding="utf-8")),
