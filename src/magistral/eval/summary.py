@@ -80,7 +80,8 @@ class Counts:
     def per_cluster(self, values: Floats) -> list[float]:
         """Means over the problems of each cluster."""
         _, places = self.clusters
-        return (np.bincount(places, values) / np.bincount(places)).tolist()
+        means: list[float] = (np.bincount(places, values) / np.bincount(places)).tolist()
+        return means
 
 
 def counted(verdicts: pa.Table) -> Counts:
