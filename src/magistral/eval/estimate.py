@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-MAX_RUNS = 1000
-"""Completions of a problem: the number of ways to draw from more is over the largest float."""
+from magistral.eval.protocol import MAX_RUNS
+
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 
