@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from magistral.eval.ask import Asked, data_hash, groups, plan, selected
 from magistral.eval.measure import Asking, Grading, Spent, Voice, changed, judge_stored, require_all
 from magistral.eval.protocol import Measuring
 from magistral.eval.store import Lines, lines, read_verdicts
-from magistral.flow import Finish, Problem
+from magistral.flow import Finish, Problem, Trace, Verdict
 from magistral.text.trace import parse
 from magistral.verifiers.choice import read_key
 from magistral.verifiers.judges import Judges
@@ -155,6 +156,26 @@ def test_an_engine_that_refuses_ends_the_asking_and_keeps_what_was_in_flight(tmp
     with pytest.raises(UserError, match="the budget is spent"):
         measure(tmp_path, Poor(right), judges)
     assert len(list(lines(tmp_path / "completions.jsonl"))) == 4
+
+
+def test_a_slow_verifier_does_not_hold_up_the_engine(tmp_path: Path) -> None:
+    all_written = threading.Event()
+
+    class Slow(Judges):
+        def verify(self, trace: Trace, problem: Problem, *, draw: int = 0) -> Verdict:
+            assert all_written.wait(60)
+            return super().verify(trace, problem, draw=draw)
+
+    class Last(Echo):
+        def step(self) -> list[Written]:
+            written = super().step()
+            if sum(self.asked.values()) == 12 and self.idle:
+                all_written.set()
+            return written
+
+    with Slow() as judges:
+        measure(tmp_path, Last(right), judges)
+    assert read_verdicts(tmp_path / "verdicts.jsonl").num_rows == 12
 
 
 def test_options_stand_in_each_completions_own_order_which_is_kept_with_the_canary(tmp_path: Path, judges: Judges) -> None:

@@ -13,6 +13,7 @@ from magistral.eval.judge import classes
 from magistral.eval.protocol import PROTOCOLS, Measuring, departures
 from magistral.eval.published import PUBLISHED
 from magistral.eval.result import add_comparisons, sum_up
+from magistral.eval.scores import share
 from magistral.eval.store import Lines, read_verdicts
 from magistral.flow import Problem
 from magistral.verifiers.judges import Judges
@@ -62,6 +63,14 @@ def test_scores_of_two_problems_by_hand(tmp_path: Path) -> None:
     assert every["pass_at"] == pytest.approx([1 / 2, (1 + 2 / 3) / 2, 1.0])
     # of b two are drawn: {2, 3} is a tie, {2, silent} is won, {3, silent} is lost
     assert every["maj_at"][1] == pytest.approx(((1 + 1 / 2 + 1 / 2) / 3 + (1 / 2 + 1 + 0) / 3) / 2)
+
+
+def test_translations_of_one_problem_are_one_draw(tmp_path: Path) -> None:
+    answers = {"en-1": "2", "fr-1": "2", "en-2": "3", "fr-2": "3", "2025-I-3-en": "2", "2025-I-3-fr": "3"}
+    rows = [row(name, 0, x, language="en" if "en" in name else "fr") for name, x in answers.items()]
+    counts = summary.counted(table(tmp_path, rows))
+    assert summary.scores(counts)["pass_at_1"] == share([1.0, 0.0, 0.5])
+    assert summary.by(counts, counts.language)["fr"]["pass_at_1"] == share([1.0, 0.0, 0.0])
 
 
 def test_what_no_verifier_judged_counts_for_nothing(tmp_path: Path) -> None:

@@ -127,8 +127,9 @@ def regrade_all(out: Path, data: Path | None, judges: Judges) -> None:
         problems = [p for p in read_benchmark(m.name, data, Selection(errata=True)) if p.id in asked]
         if missing := asked - {p.id for p in problems}:
             raise UserError(f"{data} lacks {len(missing)} problems that {folder} holds answers to, as {min(missing)!r}")
-        if data_hash(problems) != m.data:
+        if (now := data_hash(problems)) != m.data:
             typer.echo(f"{m.name}: {data} is not what was asked: verdicts may change because of it")
+            m = m.model_copy(update={"data": now})
         changes = _judge_again(folder, problems, judges)
         before = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
         asking = {name: before[name] for name in ("seconds", "engine_busy", "prices")}
@@ -169,7 +170,8 @@ def report(out: Path, others: list[Path]) -> None:
     from magistral.show.benchmarks import read_measurements, table, write_report
 
     for folder in runs_in(out):
-        add_comparisons(folder, others)
+        if others:
+            add_comparisons(folder, others)
     measured = read_measurements(out)
     write_report(measured, out, title=out.resolve().name)
     typer.echo(table(measured))

@@ -11,8 +11,6 @@ import typer
 from magistral.cli.served import AsVersion, EngineName, Weights, Window
 from magistral.cli.wiring import (
     N_THREADS,
-    ModelName,
-    Out,
     Resume,
     Set,
     Threads,
@@ -37,8 +35,13 @@ def command(
         typer.Argument(metavar="[RECIPE | BENCHMARK...]", help=f"A recipe file (TOML), or benchmarks: {', '.join(PROTOCOLS)}."),
     ] = None,
     *,
-    out: Out,
-    model: ModelName = None,
+    out: Annotated[Path, typer.Option("--out", help="The run's folder; of benchmarks, the folder that holds one for each.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="smollm2, a folder, a .gguf file, a run, or NAME=URL (benchmarks); without it the recipe's."
+        ),
+    ] = None,
     resume: Resume = False,
     set_: Set = None,
     threads: Threads = N_THREADS,

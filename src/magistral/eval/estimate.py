@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-MAX_RUNS = 1000
-"""Completions of a problem: the number of ways to draw from more is over the largest float."""
+from magistral.eval.protocol import MAX_RUNS
+
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 
@@ -38,7 +38,7 @@ def maj_at_k(n_right: int, others: tuple[int, ...], n_silent: int) -> Floats:
         rivals = [o for o in others if o >= v]
         free = n_silent + sum(o for o in others if o < v)
         y, weight = _gauss(len(rivals) // 2 + 1)
-        ways = np.zeros((len(y), n - v + 1))
+        ways: Floats = np.zeros((len(y), n - v + 1))
         ways[:, : free + 1] = _choose(free)
         for o in rivals:
             ways = _times(ways, _choose(o)[:v], y * _choose(o)[v])

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from magistral.eval.estimate import MAX_RUNS
 from magistral.recipe import Resolved
 
+MAX_RUNS = 1000
+"""Completions of a problem: the number of ways to draw from more is over the largest float."""
 TEMPERATURE = 0.7
 LONG, SHORT = 40_960, 32_768
 """The longest answer, in tokens: 40 k for AIME and LiveCodeBench, 32 k for the rest. chosen: a k is 1024."""

@@ -70,6 +70,19 @@ class Counts:
         """Share of each problem's completions that are right."""
         return self.n_right / self.n
 
+    @property
+    def clusters(self) -> tuple[list[str], Ints]:
+        """What was drawn at random, and of each problem its place there: translations of one problem were drawn as one."""
+        named = zip(self.ids, self.language, strict=True)
+        names, places = np.unique([i.removeprefix(f"{code}-").removesuffix(f"-{code}") for i, code in named], return_inverse=True)
+        return names.tolist(), places
+
+    def per_cluster(self, values: Floats) -> list[float]:
+        """Means over the problems of each cluster."""
+        _, places = self.clusters
+        means: list[float] = (np.bincount(places, values) / np.bincount(places)).tolist()
+        return means
+
 
 def counted(verdicts: pa.Table) -> Counts:
     """Of a table with classes. What no verifier could judge is left out. Raises RunFailed where nothing is left."""
@@ -112,23 +125,30 @@ def _votes(number: Any) -> tuple[int, tuple[int, ...], int] | None:
 
 def scores(c: Counts) -> dict[str, Score]:
     """pass@1, pass@n and maj@n over the runs that every problem has, and the shares of what went wrong."""
-    k = int(c.n.min())
-    found = {"pass_at_1": share(c.right.tolist())}
-    if k > 1:
-        found[f"pass_at_{k}"] = share([float(pass_at_k(int(n), int(r))[k - 1]) for n, r in zip(c.n, c.n_right, strict=True)])
-        if all(c.votes):
-            found[f"maj_at_{k}"] = share([float(maj_at_k(*v)[k - 1]) for v in c.votes if v])
-    found |= {name: share(c.sums[name].tolist()) for name in ("truncated", "malformed", "wrong_language")}
-    return found | {"well_formed": share((1 - c.sums["malformed"]).tolist()), "tokens": amount(c.sums["n_tokens"].tolist())}
+    shares = {"pass_at_1": c.right}
+    if (k := int(c.n.min())) > 1:
+        shares |= {f"{name}_{k}": each[:, k - 1] for name, each in _at_every_k(c).items()}
+    shares |= {name: c.sums[name] for name in ("truncated", "malformed", "wrong_language")}
+    shares["well_formed"] = 1 - c.sums["malformed"]
+    return {name: share(c.per_cluster(each)) for name, each in shares.items()} | {
+        "tokens": amount(c.per_cluster(c.sums["n_tokens"]))
+    }
 
 
 def at_every_k(c: Counts) -> dict[str, list[float]]:
     """pass@k and maj@k at k = 1, 2, …: means over problems."""
+    _, places = c.clusters
+    weight = 1 / np.bincount(places)[places]
+    return {name: (weight @ each / weight.sum()).tolist() for name, each in _at_every_k(c).items()}
+
+
+def _at_every_k(c: Counts) -> dict[str, Floats]:
+    """[problems, k] up to the runs that every problem has."""
     k = int(c.n.min())
-    found = {"pass_at": [pass_at_k(int(n), int(r))[:k] for n, r in zip(c.n, c.n_right, strict=True)]}
+    found = {"pass_at": np.array([pass_at_k(int(n), int(r))[:k] for n, r in zip(c.n, c.n_right, strict=True)])}
     if all(c.votes):
-        found["maj_at"] = [maj_at_k(*v)[:k] for v in c.votes if v]
-    return {name: np.mean(each, axis=0).tolist() for name, each in found.items()}
+        found["maj_at"] = np.array([maj_at_k(*v)[:k] for v in c.votes if v])
+    return found
 
 
 def by(c: Counts, names: Sequence[str]) -> dict[str, dict[str, Score]]:
@@ -169,7 +189,7 @@ def paired(ours: Counts, theirs: Counts) -> dict[str, Any]:
     """pass@1 of two models on the problems that both answered: each, and ours - theirs with its interval."""
     at = {name: i for i, name in enumerate(theirs.ids)}
     both = [(i, at[name]) for i, name in enumerate(ours.ids) if name in at]
-    a, b = ours.right[[i for i, _ in both]].tolist(), theirs.right[[j for _, j in both]].tolist()
+    a, b = (c.per_cluster(c.right) for c in (ours.take([i for i, _ in both]), theirs.take([j for _, j in both])))
     return {
         "n_problems": len(both), "ours": share(a), "theirs": share(b), "difference": difference(a, b),
         "n_better": sum(x > y for x, y in zip(a, b, strict=True)), "n_worse": sum(x < y for x, y in zip(a, b, strict=True)),

@@ -69,25 +69,39 @@ def read_measurements(out: Path) -> list[Measured]:
 
 
 def numbers(measured: Sequence[Measured]) -> list[Number]:
-    """Ours first, then what is published of the same benchmark, best first."""
-    rows: list[Number] = []
-    for m in measured:
-        d = m.data
-        how = "; ".join(d["departures"]) or ("the paper's protocol" if d["comparable"] else "our protocol")
-        rows += [
-            Number(benchmark=d["benchmark"], model=d["model"], score=name, shown=percent(score), measured=True, source=how)
-            for name, score in m.scores.items()
-            if name.startswith(("pass_at_", "maj_at_"))
-        ]
-        known = sorted((row for row in d["published"] if not row["language"]), key=lambda row: (row["score"], -row["value"]))
-        rows += [
-            Number(
-                benchmark=row["benchmark"], model=row["model"], score=row["score"], shown=f"{row['value']:.1f} %",
-                measured=False, source=row["source"],
-            )
-            for row in known
-        ]  # fmt: skip
-    return rows
+    """By benchmark and score; of each ours first, then what is published, best first."""
+    return [number for m in measured for number in _numbers(m)]
+
+
+def _numbers(m: Measured) -> list[Number]:
+    d = m.data
+    known = [row for row in d["published"] if not row["language"]]
+    how = "; ".join(d["departures"]) or ("the paper's protocol" if d["comparable"] else "our protocol")
+    rows = [
+        (Number(benchmark=d["benchmark"], model=d["model"], score=name, shown=percent(score), measured=True, source=how), 0.0)
+        for name, score in (m.scores | _also(m, {row["score"] for row in known})).items()
+        if name.startswith(("pass_at_", "maj_at_"))
+    ] + [
+        (Number(
+            benchmark=d["benchmark"], model=row["model"], score=row["score"], shown=f"{row['value']:.1f} %", measured=False,
+            source=row["source"],
+        ), row["value"])
+        for row in known
+    ]  # fmt: skip
+    rows.sort(key=lambda row: (row[0].score != "pass_at_1", score_order(row[0].score), not row[0].measured, -row[1]))
+    return [number for number, _ in rows]
+
+
+def _also(m: Measured, wanted: set[str]) -> dict[str, Score]:
+    """Our maj@k at the k of published numbers, which may be below our number of runs: an unbiased estimate, no interval."""
+    votes = m.data["at_every_k"].get("maj_at", ())
+    by_name = {f"maj_at_{k}": value for k, value in enumerate(votes, 1)}
+    return as_scores({name: by_name[name] for name in wanted & by_name.keys() - m.scores.keys()})
+
+
+def score_order(name: str) -> tuple[str, int]:
+    kind, _, k = name.partition("_at_")
+    return kind, int(k)
 
 
 def table(measured: Sequence[Measured]) -> str:
@@ -136,8 +150,7 @@ def _charts(m: Measured) -> list[Markup]:
     """Accuracy against thinking length, and against k; each where there is more than one point."""
     lengths = [(int(b["median"]), float(b["right"])) for b in m.data["by_length"]]
     by_k = [
-        Curve(name=score_name(name).replace("@", "@k"), points=list(enumerate(values, 1)))
-        for name, values in m.data["at_every_k"].items()
+        Curve(name=name.replace("_at", "@k"), points=list(enumerate(values, 1))) for name, values in m.data["at_every_k"].items()
     ]
     drawn = []
     if len({x for x, _ in lengths}) > 1:

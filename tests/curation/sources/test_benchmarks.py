@@ -15,7 +15,9 @@ import pytest
 from magistral.curation.sources.benchmarks import BENCHMARKS, Selection, read_benchmark
 from magistral.errors import UnknownName, UserError
 from magistral.eval.protocol import PROTOCOLS
+from magistral.flow import Outcome, Trace
 from magistral.verifiers.choice import read_key
+from magistral.verifiers.judges import Judges
 from magistral.verifiers.tests import read_tests
 
 DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
@@ -136,6 +138,23 @@ def test_livecodebench_by_window_with_its_hidden_tests_and_without_its_errata(tm
     assert not isinstance(call, str)
     assert call is not None
     assert (call.function, call.args) == ("Solution().add", (1, [2]))
+
+
+def test_both_kinds_of_its_tests_judge_a_program(tmp_path: Path) -> None:
+    method = problem_row(
+        "method", "2024-08-01", "[]", metadata='{"func_name": "add"}',
+        public_test_cases=json.dumps([{"input": "1\n[2]", "output": "3", "testtype": "functional"}]),
+    )  # fmt: skip
+    found = read_benchmark("livecodebench_v5", lines(tmp_path / "test.jsonl", [problem_row("stdin", "2024-08-01", "[]"), method]))
+    programs = {
+        "stdin": "print(sum(map(int, input().split())))",
+        "method": "class Solution:\n    def add(self, a, b):\n        return a + b[0]",
+    }
+    with Judges() as judges:
+        for problem in found:
+            for change, outcome in (("", Outcome.RIGHT), ("\nraise SystemExit(3)", Outcome.WRONG)):
+                summary = f"```python\n{programs[problem.id]}{change}\n```"
+                assert judges.verify(Trace(thinking="", summary=summary, well_formed=True), problem).outcome is outcome
 
 
 class Evil:
