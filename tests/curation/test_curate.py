@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,19 @@ from magistral.recipe_data import Asked, Curation, Difficulty
 from magistral.show.funnel import write_funnel
 from tests.curation.planted import Planted, planted_hands, precision_and_recall, story
 
-N = 40
+N = 30
 
 
-@pytest.fixture
-def planted() -> Planted:
+@dataclass(frozen=True)
+class Run:
+    planted: Planted
+    one: Path
+    two: Path
+    """Folders: with the weak model alone, and with a strong grader after it."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Solvable ones, too easy ones, wrong references, ones nobody solves, and hard ones that the weak model cannot solve."""
     planted, r = Planted(ability={"weak": {}, "strong": {}}), random.Random(5)
     for why, weak, strong in (
@@ -29,10 +38,15 @@ def planted() -> Planted:
             planted.answers[question] = answer
             planted.ability["weak"][question], planted.ability["strong"][question] = weak, strong
             planted.add(why, question, answer if why != "wrong reference" else str(int(answer) + 7))
-    return planted
+    planted.add("proof", "Prove that <script>alert(1)</script> \x1b[31m holds.", "5")
+    folder = tmp_path_factory.mktemp("curate")
+    with planted_hands(planted) as hands:
+        curate(settings(folder, planted, two_stages=False), folder / "one", hands)
+        curate(settings(folder, planted, two_stages=True), folder / "two", hands)
+    return Run(planted, folder / "one", folder / "two")
 
 
-def settings(folder: Path, planted: Planted, *, two_stages: bool = True) -> Curation:
+def settings(folder: Path, planted: Planted, *, two_stages: bool) -> Curation:
     file = folder / "raw.jsonl"
     file.write_text("".join(c.line for c in planted.shuffled()), encoding="utf-8")
     grader = Asked(model="strong", max_tokens=100) if two_stages else None
@@ -45,37 +59,30 @@ def dropped_in(out: Path, stage: str) -> dict[str, str]:
     return {row["candidate"]["id"]: row["reason"] for row in rows}
 
 
-def test_two_stages_find_wrong_references_and_keep_hard_problems(tmp_path: Path, planted: Planted) -> None:
-    with planted_hands(planted) as hands:
-        curate(settings(tmp_path, planted), tmp_path / "two", hands)
-        curate(settings(tmp_path, planted, two_stages=False), tmp_path / "one", hands)
-    found = dropped_in(tmp_path / "two", "second-pass")
+def test_two_stages_find_wrong_references_and_keep_hard_problems(run: Run) -> None:
+    found = dropped_in(run.two, "second-pass")
     for reason in ("too easy", "wrong reference", "never solved"):
-        precision, recall = precision_and_recall(planted, found, reason)
+        precision, recall = precision_and_recall(run.planted, found, reason)
         assert precision >= 0.95, reason
         assert recall >= 0.95, reason
-    hard = {name for name, why in planted.truth.items() if why == "hard"}
-    kept = {run: {c.id for c in read_candidates(tmp_path / run / "problems.jsonl")} for run in ("one", "two")}
-    assert len(hard & kept["two"]) >= 0.95 * N
-    assert not hard & kept["one"]
+    hard = {name for name, why in run.planted.truth.items() if why == "hard"}
+    kept = {folder: {c.id for c in read_candidates(folder / "problems.jsonl")} for folder in (run.one, run.two)}
+    assert len(hard & kept[run.two]) >= 0.95 * N
+    assert not hard & kept[run.one]
 
 
-def test_pools_go_from_easy_to_hard(tmp_path: Path, planted: Planted) -> None:
-    with planted_hands(planted) as hands:
-        counts = curate(settings(tmp_path, planted), tmp_path / "out", hands)
+def test_pools_go_from_easy_to_hard(run: Run) -> None:
+    counts = json.loads((run.two / "pools.json").read_text())
     assert list(counts) == ["problems", "pool-1", "pool-2", "pool-3"]
-    rates = [[c.notes["grade"]["pass_rate"] for c in read_candidates(tmp_path / "out" / f"pool-{i}.jsonl")] for i in (1, 2, 3)]
+    rates = [[c.notes["grade"]["pass_rate"] for c in read_candidates(run.two / f"pool-{i}.jsonl")] for i in (1, 2, 3)]
     assert sum(map(len, rates)) == counts["problems"]
     assert min(rates[0]) >= 0.6 > max(rates[1])
     assert min(rates[1]) >= 0.3 > max(rates[2])
 
 
-def test_the_report_shows_every_count_and_runs_nothing_of_the_data(tmp_path: Path, planted: Planted) -> None:
-    planted.add("proof", "Prove that <script>alert(1)</script> \x1b[31m holds.", "5")
-    with planted_hands(planted) as hands:
-        curate(settings(tmp_path, planted), tmp_path / "out", hands)
-    write_funnel(tmp_path / "out", title="a set")
-    page = (tmp_path / "out" / "report.html").read_text()
+def test_the_report_shows_every_count_and_runs_nothing_of_the_data(run: Run) -> None:
+    write_funnel(run.two, title="a set")
+    page = (run.two / "report.html").read_text()
     assert f"From {5 * N + 1} problems to" in page
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>" not in page
@@ -84,10 +91,8 @@ def test_the_report_shows_every_count_and_runs_nothing_of_the_data(tmp_path: Pat
         assert f">{reason}</a>" in page
 
 
-def test_the_review_file_names_the_likeliest_answer(tmp_path: Path, planted: Planted) -> None:
-    with planted_hands(planted) as hands:
-        curate(settings(tmp_path, planted), tmp_path / "out", hands)
-    rows = [json.loads(line) for line in (tmp_path / "out" / "answers" / "second-pass-review.jsonl").read_text().splitlines()]
+def test_the_review_file_names_the_likeliest_answer(run: Run) -> None:
+    rows = [json.loads(line) for line in (run.two / "answers" / "second-pass-review.jsonl").read_text().splitlines()]
     sure = [row for row in rows if row["probability"] > 0.9]
     assert len(sure) >= 0.95 * N
-    assert all(row["answers_say"] == planted.answers[row["question"]] for row in sure)
+    assert all(row["answers_say"] == run.planted.answers[row["question"]] for row in sure)

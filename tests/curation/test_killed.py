@@ -117,6 +117,27 @@ def test_curation_goes_on_after_a_kill_with_the_same_problems_in_the_end(recipe:
     assert "problems.jsonl" in said
 
 
+@pytest.mark.slow
+def test_a_grader_learns_by_rl_from_the_first_pass_and_grades_the_whole_set(recipe: Path, tmp_path: Path) -> None:
+    raw = [{"id": f"p{i}", "question": f"{i % 9} + {i // 9} = ?", "reference": str(i % 9 + i // 9)} for i in range(40)]
+    (tmp_path / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in raw))
+    changes = [
+        "--set", 'curation.difficulty.grader={model="rl", max_tokens=60}', "--set", "rl.steps=2", "--set", "rl.max_skipped=1000",
+        "--set", f"model.base={tmp_path / 'sft'}",
+    ]  # fmt: skip
+    magistral("sft", str(recipe), "--out", str(tmp_path / "sft"))
+    with serving(Endpoint(solve)) as endpoint:
+        text = with_teacher(recipe, endpoint).read_text(encoding="utf-8")
+        start_, end = text.index("[model.scratch]"), text.index("[problems]")
+        recipe.write_text(text[:start_] + text[end:], encoding="utf-8")
+        magistral("curate", str(recipe), "--out", str(tmp_path / "out"), *changes)
+    counts = [json.loads(file.read_text()) for file in sorted((tmp_path / "out" / "stages").glob("*/counts.json"))]
+    passes = {c["name"]: c for c in counts}
+    assert passes["second-pass"]["in"] == passes["first-pass"]["in"] == 40
+    assert 0 < passes["first-pass"]["kept"] < 40
+    assert json.loads((tmp_path / "out" / "grader" / "run.json").read_text())["state"] == "done"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
