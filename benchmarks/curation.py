@@ -22,6 +22,7 @@ from typing import Any
 
 from common import load_average, versions, write_results
 
+from magistral import __version__
 from magistral.curation.candidate import Candidate, benchmark_questions
 from magistral.curation.contamination import Contamination
 from magistral.curation.duplicates import Duplicates
@@ -51,7 +52,12 @@ def main() -> None:
             found.append(json.loads(done.stdout))
             print(found[-1])
     names = sorted(known(arguments.data))
-    result = {"seed": SEED, "load": load_average(), "versions": versions("open-magistral", "numpy"), "benchmarks": names}
+    result = {
+        "seed": SEED,
+        "load": load_average(),
+        "versions": {**versions("numpy"), "open-magistral": __version__},
+        "benchmarks": names,
+    }
     write_results("curation", {**result, "measured": found})
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magistral.cli.wiring import N_THREADS, Out, Resume, Set, Threads, progress, read_recipe
+
+if TYPE_CHECKING:
+    from magistral.recipe_data import Curation
 
 
 def command(
@@ -55,13 +58,17 @@ def command(
     typer.echo(f"    report  {out / 'report.html'}")
 
 
-def _same_settings(out: Path, settings: object, *, resume: bool) -> None:
+def _without_budgets(settings: Curation) -> object:
+    """What must stay as it is: a budget that is spent may be raised."""
+    return json.loads(settings.model_dump_json(), object_hook=lambda values: {k: v for k, v in values.items() if k != "budget"})
+
+
+def _same_settings(out: Path, settings: Curation, *, resume: bool) -> None:
     """Raises RunFolderError where the folder holds other work, or work to be resumed and `resume` is false."""
     from magistral.errors import RunFolderError
     from magistral.log import write_atomically
     from magistral.recipe_data import Curation
 
-    assert isinstance(settings, Curation)
     file = out / "curation.json"
     if not file.exists():
         if any(path.name != "lock" for path in out.iterdir()):
@@ -70,5 +77,6 @@ def _same_settings(out: Path, settings: object, *, resume: bool) -> None:
         return
     if not resume:
         raise RunFolderError(f"{out} already holds a curation: add --resume to go on with it, or name another --out")
-    if Curation.model_validate_json(file.read_text(encoding="utf-8")) != settings:
+    before = Curation.model_validate_json(file.read_text(encoding="utf-8"))
+    if _without_budgets(before) != _without_budgets(settings):
         raise RunFolderError(f"{out} was started with other settings (see its curation.json): name another --out")
