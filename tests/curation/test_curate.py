@@ -38,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             planted.answers[question] = answer
             planted.ability["weak"][question], planted.ability["strong"][question] = weak, strong
             planted.add(why, question, answer if why != "wrong reference" else str(int(answer) + 7))
+    planted.add("incomplete", "What is left when nothing is given?", "")
     planted.add("proof", "Prove that <script>alert(1)</script> \x1b[31m holds.", "5")
     folder = tmp_path_factory.mktemp("curate")
     with planted_hands(planted) as hands:
@@ -83,11 +84,11 @@ def test_pools_go_from_easy_to_hard(run: Run) -> None:
 def test_the_report_shows_every_count_and_runs_nothing_of_the_data(run: Run) -> None:
     write_funnel(run.two, title="a set")
     page = (run.two / "report.html").read_text()
-    assert f"From {5 * N + 1} problems to" in page
+    assert f"From {5 * N + 2} problems to" in page
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>" not in page
     assert "\x1b" not in page
-    for reason in ("proof", "too easy", "wrong reference", "never solved"):
+    for reason in ("proof", "incomplete", "too easy", "wrong reference", "never solved"):
         assert f">{reason}</a>" in page
 
 

@@ -197,6 +197,20 @@ def test_the_probability_of_a_wrong_reference(n_top: int, n_right: int, least: f
     assert least - 1e-9 <= votes.wrong_reference <= most + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("row", "reference"),
+    [
+        ({"reference": 4}, "4"),
+        ({"answer": ["4"]}, "4"),
+        ({"final_answer": "4"}, "4"),
+        ({"reference": {"tests": []}}, '{"tests": []}'),
+    ],
+    ids=["number", "list of one", "another name", "tests"],
+)
+def test_a_reference_is_read_as_text(row: dict[str, object], reference: str) -> None:
+    assert Candidate.model_validate({"id": 1, "question": "q", **row}).reference == reference
+
+
 def test_what_stages_read_again_is_what_they_wrote(tmp_path: Path) -> None:
     before = Candidate(id="a", question="½ of 4?", reference="2", notes={"grade": {"pass_rate": 0.5}}, solutions=())
     assert Candidate.model_validate_json(before.line) == before

@@ -18,7 +18,7 @@ def command(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE|FILE", help="A recipe with a section [curation], or a file of problems (JSONL, CSV, Parquet)."
+            metavar="RECIPE|FILE", help="A recipe that has a section for curation, or a file of problems (JSONL, CSV, Parquet)."
         ),
     ],
     out: Out,
@@ -50,7 +50,7 @@ def command(
         settings = settings.model_copy(update={"benchmarks": (*settings.benchmarks, *map(str, benchmark))})
     with locked(out):
         _same_settings(out, settings, resume=resume)
-        with RecipeHands(recipe, out, threads) as hands, progress("curate", 0) as advance:
+        with RecipeHands(recipe, out, threads) as hands, progress("curate: candidates read", None) as advance:
             counts = curate(settings, out, hands, lambda stage, n: advance(n, stage))
         write_funnel(out, title=out.resolve().name)
     for name, n in counts.items():

@@ -114,8 +114,10 @@ def scorer_of(recipe: Recipe, tokenizer: Tokenizer) -> Scorer:
 
 
 @contextmanager
-def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A bar with what is happening and how long is left; call it as `advance(1, "loss 0.31")`."""
+def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A bar with what is happening and how long is left; call it as `advance(1, "loss 0.31")`.
+
+    `total` is None where nobody knows how much there is to do."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -16,6 +16,8 @@ from magistral.flow import Problem
 
 QUESTIONS = ("question", "problem", "prompt", "text")
 """Columns that a question is looked for in."""
+REFERENCES = ("reference", "answer", "final_answer")
+"""And its right answer."""
 
 
 class Solution(BaseModel):
@@ -32,7 +34,7 @@ class Candidate(BaseModel):
 
     id: str
     question: str = Field(default="", validation_alias=AliasChoices(*QUESTIONS))
-    reference: str = Field(default="", validation_alias=AliasChoices("reference", "answer"))
+    reference: str = Field(default="", validation_alias=AliasChoices(*REFERENCES))
     kind: str = "math"
     family: str = ""
     language: str = "en"
@@ -48,7 +50,9 @@ class Candidate(BaseModel):
     @field_validator("id", "reference", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        """A number is text that spells it; tests of code are JSON."""
+        """A number is text that spells it, the only one of a list is itself; tests of code are JSON."""
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+            return value[0]
         if isinstance(value, (dict, list)):
             return json.dumps(value)
         return str(value) if isinstance(value, (int, float)) else value

@@ -51,8 +51,7 @@ def stages_of(settings: Curation, folder: Path, hands: Hands) -> list[Stage]:
         stages.append(Stage("benchmarks", Contamination(known, n=settings.n_gram, overlap=settings.overlap)))
     if writer := settings.tests.writer:
         stages.append(Stage(WriteInputs.name, WriteInputs(lambda: hands.asker(writer), answers / WriteInputs.name)))
-    verifier = lambda: cast(CodeVerifier, hands.judges().verifier("code"))  # noqa: E731 - one line beside its use
-    stages.append(Stage(Agreement.name, Agreement(verifier, settings.tests)))
+    stages.append(Stage(Agreement.name, Agreement(lambda: cast(CodeVerifier, hands.judges().verifier("code")), settings.tests)))
     if settings.difficulty:
         stages += _passes(settings.difficulty, folder, hands, n_before=len(stages))
     if settings.translation:

@@ -15,7 +15,7 @@ from magistral.log import write_atomically
 def write_pools(kept: Path, folder: Path, cuts: Sequence[float]) -> dict[str, int]:
     """problems.jsonl with all, pool-1.jsonl (easiest) to pool-N.jsonl; returns how many are in each.
 
-    A problem that no pass graded is in problems.jsonl alone."""
+    A problem that no pass graded is in problems.jsonl alone; where none was, there are no pools."""
     names = ["problems", *(f"pool-{i}" for i in range(1, len(cuts) + 2))]
     counts = dict.fromkeys(names, 0)
     with ExitStack() as files:
@@ -26,7 +26,11 @@ def write_pools(kept: Path, folder: Path, cuts: Sequence[float]) -> dict[str, in
             for name in pools:
                 open_[name].write(candidate.line)
                 counts[name] += 1
-    for name in names:
+    if counts["problems"] and not sum(counts[name] for name in names[1:]):  # nothing was graded
+        for name in names[1:]:
+            (folder / f".{name}.partial").unlink()
+            del counts[name]
+    for name in counts:
         (folder / f".{name}.partial").replace(folder / f"{name}.jsonl")
     write_atomically(folder / "pools.json", json.dumps(counts, indent=1) + "\n")
     return counts
