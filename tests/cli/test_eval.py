@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 from magistral.cli.main import app
-from magistral.errors import MagistralError
+from magistral.errors import MagistralError, UserError
+from magistral.text.tokens import byte_tokenizer
+
+if TYPE_CHECKING:
+    from magistral.models.transformer import Transformer
 
 RUN = CliRunner()
 
@@ -113,6 +117,37 @@ def test_an_endpoint_is_measured_reported_judged_again_and_compared(url: str, da
     page = (tmp_path / "out" / "report.html").read_text()
     assert "+0.0 (+0.0 to +0.0) points" in page
     assert "Differs besides the model: data" not in page  # judging again took the new references over
+
+
+def test_a_model_on_this_machine_is_measured(tiny: Callable[..., Transformer], data: Path, tmp_path: Path) -> None:
+    from magistral.models.load import save_model
+
+    folder, out = tmp_path / "model", tmp_path / "out"
+    folder.mkdir()
+    made = tiny(n_words=257, window=256)
+    save_model(folder, made, byte_tokenizer(), made.named_parameters())
+    asked = [
+        "gsm8k",
+        "--model",
+        str(folder),
+        "--data",
+        str(data),
+        "--runs",
+        "3",
+        "--slots",
+        "2",
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
+    with pytest.raises(UserError, match="answers of 32768 tokens leave no room"):
+        run(*asked)
+    run(*asked, "--max-tokens", "6", "--window", "200")
+    kept = [json.loads(line) for line in (out / "gsm8k" / "completions.jsonl").read_text().splitlines()]
+    assert {(row["problem_id"], row["index"]) for row in kept} == {(f"gsm8k-{n}", i) for n in (1, 2, 3) for i in range(3)}
+    assert all(0 < row["n_tokens"] <= 6 and row["n_prompt"] > 20 for row in kept)
+    assert json.loads((out / "gsm8k" / "eval.json").read_text())["scores"]["truncated"]["value"] > 0
 
 
 @pytest.mark.parametrize(
