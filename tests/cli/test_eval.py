@@ -159,12 +159,27 @@ def test_a_model_on_this_machine_is_measured(tiny: Callable[..., Transformer], d
         (["gsm8k", "--set", "a=1"], "--set goes with a recipe"),
         (["recipes/nano.toml", "--runs", "2"], "--runs goes with benchmarks"),
         (["gsm8k", "--price-in", "2"], "go together"),
+        (["--runs", "2"], "--runs goes with the name of a benchmark"),
+        (["gsm8k", "--model", "m", "--data", ".", "--language", "fr"], "no choice of languages there; it goes with aime_multi"),
+        (["gsm8k", "--model", "m", "--data", "DATA", "--budget", "1"], "--budget goes with an endpoint"),
         ([], "holds no finished measurement"),
     ],
-    ids=["no data", "no model", "unknown", "recipe's option", "benchmark's option", "half a price", "nothing there"],
+    ids=[
+        "no data",
+        "no model",
+        "unknown",
+        "recipe's option",
+        "benchmark's option",
+        "half a price",
+        "nothing to ask",
+        "no languages",
+        "a budget for nothing",
+        "nothing there",
+    ],
 )
-def test_what_cannot_be_measured_is_said(arguments: list[str], said: str, tmp_path: Path) -> None:
-    result = RUN.invoke(app, ["eval", *arguments, "--out", str(tmp_path / "out")])
+def test_what_cannot_be_measured_is_said(arguments: list[str], said: str, data: Path, tmp_path: Path) -> None:
+    given = [str(data) if a == "DATA" else a for a in arguments]
+    result = RUN.invoke(app, ["eval", *given, "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, MagistralError), result.output
     assert said in str(result.exception)
     assert not (tmp_path / "out").exists()
