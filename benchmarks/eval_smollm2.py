@@ -17,6 +17,7 @@ from typing import Any
 from common import load_average, versions, write_results
 from math_verify import parse, verify
 
+from magistral import __version__
 from magistral.cli.benchmarks import Wishes, measure_all, report
 from magistral.cli.voices import Means
 from magistral.curation.sources.benchmarks import Selection, read_benchmark
@@ -55,7 +56,7 @@ def main() -> None:
     write_results(
         "eval_smollm2",
         {
-            "versions": versions("torch", "math-verify", "open-magistral"),
+            "versions": {**versions("torch", "math-verify"), "open-magistral": __version__},
             "load_average": load_average(),
             "model": "SmolLM2-135M-Instruct, int8",
             **settings,

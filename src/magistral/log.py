@@ -5,7 +5,7 @@ recipe.toml         the resolved recipe
 metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}
 traces/*.parquet    a row a completion, one file a step (columns: TRACE_SCHEMA)
 checkpoints/        step-000010/: the model in Hugging Face format, and what the trainer needs to go on
-eval.json           scores with intervals (an eval run)
+eval.json           scores with intervals (an eval run; of a benchmark beside the files of eval/store.py)
 """
 
 from __future__ import annotations

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 from magistral.cli.main import app
-from magistral.errors import MagistralError
+from magistral.errors import MagistralError, UserError
+from magistral.text.tokens import byte_tokenizer
+
+if TYPE_CHECKING:
+    from magistral.models.transformer import Transformer
 
 RUN = CliRunner()
 
@@ -115,6 +119,37 @@ def test_an_endpoint_is_measured_reported_judged_again_and_compared(url: str, da
     assert "Differs besides the model: data" not in page  # judging again took the new references over
 
 
+def test_a_model_on_this_machine_is_measured(tiny: Callable[..., Transformer], data: Path, tmp_path: Path) -> None:
+    from magistral.models.load import save_model
+
+    folder, out = tmp_path / "model", tmp_path / "out"
+    folder.mkdir()
+    made = tiny(n_words=257, window=256)
+    save_model(folder, made, byte_tokenizer(), made.named_parameters())
+    asked = [
+        "gsm8k",
+        "--model",
+        str(folder),
+        "--data",
+        str(data),
+        "--runs",
+        "3",
+        "--slots",
+        "2",
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
+    with pytest.raises(UserError, match="answers of 32768 tokens leave no room"):
+        run(*asked)
+    run(*asked, "--max-tokens", "6", "--window", "200")
+    kept = [json.loads(line) for line in (out / "gsm8k" / "completions.jsonl").read_text().splitlines()]
+    assert {(row["problem_id"], row["index"]) for row in kept} == {(f"gsm8k-{n}", i) for n in (1, 2, 3) for i in range(3)}
+    assert all(0 < row["n_tokens"] <= 6 and row["n_prompt"] > 20 for row in kept)
+    assert json.loads((out / "gsm8k" / "eval.json").read_text())["scores"]["truncated"]["value"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -124,12 +159,27 @@ def test_an_endpoint_is_measured_reported_judged_again_and_compared(url: str, da
         (["gsm8k", "--set", "a=1"], "--set goes with a recipe"),
         (["recipes/nano.toml", "--runs", "2"], "--runs goes with benchmarks"),
         (["gsm8k", "--price-in", "2"], "go together"),
+        (["--runs", "2"], "--runs goes with the name of a benchmark"),
+        (["gsm8k", "--model", "m", "--data", ".", "--language", "fr"], "no choice of languages there; it goes with aime_multi"),
+        (["gsm8k", "--model", "m", "--data", "DATA", "--budget", "1"], "--budget goes with an endpoint"),
         ([], "holds no finished measurement"),
     ],
-    ids=["no data", "no model", "unknown", "recipe's option", "benchmark's option", "half a price", "nothing there"],
+    ids=[
+        "no data",
+        "no model",
+        "unknown",
+        "recipe's option",
+        "benchmark's option",
+        "half a price",
+        "nothing to ask",
+        "no languages",
+        "a budget for nothing",
+        "nothing there",
+    ],
 )
-def test_what_cannot_be_measured_is_said(arguments: list[str], said: str, tmp_path: Path) -> None:
-    result = RUN.invoke(app, ["eval", *arguments, "--out", str(tmp_path / "out")])
+def test_what_cannot_be_measured_is_said(arguments: list[str], said: str, data: Path, tmp_path: Path) -> None:
+    given = [str(data) if a == "DATA" else a for a in arguments]
+    result = RUN.invoke(app, ["eval", *given, "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, MagistralError), result.output
     assert said in str(result.exception)
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from magistral.errors import RunFailed
 from magistral.eval import summary
-from magistral.eval.judge import classes
+from magistral.eval.judge import classes, equality
 from magistral.eval.protocol import PROTOCOLS, Measuring, departures
 from magistral.eval.published import PUBLISHED
 from magistral.eval.result import add_comparisons, sum_up
@@ -47,6 +47,30 @@ def test_equal_wrong_answers_are_one_class_by_the_verifier() -> None:
     answers = ["2", "0.5", "1/2", "3", "", "0.5"]
     rows = [row("p", i, answer) for i, answer in enumerate(answers)]
     assert classes(rows, lambda a, b: {a, b} == {"0.5", "1/2"}) == [0, 1, 1, 2, -1, 1]
+
+
+def test_answers_that_could_not_be_read_are_not_compared() -> None:
+    def same(a: str, b: str) -> bool:
+        raise AssertionError(f"{a} was compared with {b}")
+
+    rows = [
+        row("p", i, x, outcome="timed_out" if x.startswith("9^") else "wrong")
+        for i, x in enumerate(["9^9^9", "9^9^8", "3", "9^9^9"])
+    ]
+    assert classes(rows, same) == [1, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "other", "equal"),
+    [("0.5", "\\frac{1}{2}", True), ("3", "4", False), ("3", " ", False)],
+    ids=["another spelling", "another number", "no reference"],
+)
+def test_wrong_answers_are_compared_by_the_verifier(answer: str, other: str, *, equal: bool) -> None:
+    with Judges() as judges:
+        same = equality("math", judges)
+        assert same is not None
+        assert same(answer, other) is equal
+        assert equality("code", judges) is None
 
 
 def test_scores_of_two_problems_by_hand(tmp_path: Path) -> None:

@@ -69,22 +69,30 @@ def settings_of(name: str, wishes: Wishes, model: str, problems: list[Problem]) 
 
     return Measuring(
         name=name, benchmark=name, model=model, seed=wishes.seed, n_problems=len(problems), data=data_hash(problems),
-        selection=_said(wishes), n_runs=wish(wishes.n_runs, p.n_runs), temperature=wish(wishes.temperature, TEMPERATURE),
+        selection=_said(name, wishes), n_runs=wish(wishes.n_runs, p.n_runs), temperature=wish(wishes.temperature, TEMPERATURE),
         top_p=wish(wishes.top_p, p.top_p), max_tokens=wish(wishes.max_tokens, p.max_tokens),
         system=prompt_of(model, wishes.version, wishes.system).system, version=wishes.version or "text",
     )  # fmt: skip
 
 
-def _said(wishes: Wishes) -> str:
+def _said(name: str, wishes: Wishes) -> str:
     s = wishes.selection
-    parts = (
-        f"{wishes.n_problems} of the problems" if wishes.n_problems else "",
-        f"languages {', '.join(s.languages)}" if s.languages else "",
-        f"contests from {s.first_day}" if s.first_day else "",
-        f"contests up to {s.last_day}" if s.last_day else "",
-        "with the problems that its errata call unfit" if s.errata else "",
-    )
-    return "; ".join(filter(None, parts))
+    told = {
+        "languages": f"languages {', '.join(s.languages)}",
+        "first_day": f"contests from {s.first_day}",
+        "last_day": f"contests up to {s.last_day}",
+        "errata": "with the problems that its errata call unfit",
+    }
+    parts = [f"{wishes.n_problems} of the problems"] if wishes.n_problems else []
+    return "; ".join(parts + [text for field, text in told.items() if field in BENCHMARKS[name].selects and getattr(s, field)])
+
+
+def _require_used(names: list[str], selection: Selection) -> None:
+    """Raises UserError where a choice of problems means nothing to any of the benchmarks."""
+    for field in ("languages", "first_day", "last_day", "errata"):
+        if getattr(selection, field) and not any(field in BENCHMARKS[name].selects for name in names):
+            able = ", ".join(name for name in BENCHMARKS if field in BENCHMARKS[name].selects)
+            raise UserError(f"{', '.join(names)}: no choice of {field.replace('_', ' ')} there; it goes with {able}")
 
 
 def measure_all(names: list[str], wishes: Wishes, means: Means, judges: Judges, out: Path, *, resume: bool) -> None:
@@ -92,6 +100,7 @@ def measure_all(names: list[str], wishes: Wishes, means: Means, judges: Judges, 
     model = wishes.model
     if model is None:
         raise UserError("name what is to be measured with --model: smollm2, a folder, a .gguf file, a run, or NAME=URL")
+    _require_used(names, wishes.selection)
     found = {name: problems_of(name, wishes) for name in names}
     work = [(problems, settings_of(name, wishes, model, problems)) for name, problems in found.items()]
     prompt = prompt_of(model, wishes.version, wishes.system)

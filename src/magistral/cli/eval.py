@@ -114,10 +114,12 @@ def command(
     `magistral eval --out runs/m` writes the report of what is there again, as with --compare or --regrade."""
     names = what or []
     if len(names) == 1 and (names[0].endswith(".toml") or Path(names[0]).is_file()):
-        _refuse(context, BENCHMARKS_ONLY, "goes with benchmarks; in a recipe, say it with --set")
+        _refuse(context, OF_ASKING + OF_JUDGING, "goes with benchmarks; in a recipe, say it with --set")
         _held_out(Path(names[0]), out, model, resume, set_, threads)
         return
     _refuse(context, ("set_",), "goes with a recipe")
+    if not names:
+        _refuse(context, OF_ASKING, "goes with the name of a benchmark")
     from magistral.cli.benchmarks import Wishes, measure_all, regrade_all, report
     from magistral.cli.voices import Means
     from magistral.curation.sources.benchmarks import Selection
@@ -142,11 +144,11 @@ def command(
     report(out, compare or [])
 
 
-BENCHMARKS_ONLY = (
-    "data", "problems", "language", "since", "until", "errata", "runs", "temperature", "top_p", "max_tokens", "system", "version",
-    "seed", "engine", "weights", "window", "slots", "price_in", "price_out", "budget", "workers", "require_isolation", "regrade",
-    "compare",
+OF_ASKING = (
+    "problems", "language", "since", "until", "errata", "runs", "temperature", "top_p", "max_tokens", "system", "version", "seed",
+    "engine", "weights", "window", "slots", "price_in", "price_out", "budget",
 )  # fmt: skip
+OF_JUDGING = ("data", "workers", "require_isolation", "regrade", "compare")
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:

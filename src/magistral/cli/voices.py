@@ -47,6 +47,8 @@ def voice_of(model: str, prompt: Prompt, means: Means, *, longest: int) -> Itera
     """`longest`: the most tokens that an answer may have. Raises UserError where the model cannot be had so."""
     found = endpoint(model)
     if found is None:
+        if means.budget is not None:
+            raise UserError("--budget goes with an endpoint: a model on this machine costs nothing")
         yield _here(model, prompt, means, longest)
         return
     voice = _elsewhere(found[1], prompt, means)

@@ -45,12 +45,15 @@ def _option(verdict: Verdict, asked: Problem) -> str:
 def classes(rows: Sequence[Mapping[str, Any]], same: Callable[[str, str], bool]) -> list[int]:
     """Of one problem's verdicts: 0 where the answer is right, -1 without one, else equal numbers for equal wrong answers.
 
-    `same` compares two wrong answers; the more frequent spelling stands for its class."""
+    `same` compares two wrong answers; the more frequent spelling stands for its class. An answer that could not be read, or not
+    in time, equals its own text alone: so hostile answers are not compared with each other for hours."""
+    readable = {row["answer"] for row in rows if row["outcome"] == Outcome.WRONG}
     wrong = Counter(row["answer"] for row in rows if row["answer"] and row["outcome"] != Outcome.RIGHT)
     heads: list[str] = []
     number: dict[str, int] = {}
     for answer, _ in sorted(wrong.items(), key=lambda item: (-item[1], item[0])):
-        found = next((i for i, head in enumerate(heads) if same(answer, head)), None)
+        others = enumerate(heads) if answer in readable else ()
+        found = next((i for i, head in others if head in readable and same(answer, head)), None)
         if found is None:
             found = len(heads)
             heads.append(answer)
@@ -67,6 +70,9 @@ def equality(kind: str, judges: Judges) -> Callable[[str, str], bool] | None:
     compare = judges.verifier("math").compare  # type: ignore[attr-defined]
 
     def same(answer: str, other: str) -> bool:
-        return answer.split() == other.split() or compare(answer, other).outcome is Outcome.RIGHT
+        try:
+            return compare(answer, other).outcome is Outcome.RIGHT
+        except VerifierFailed:  # as a reference it cannot be read
+            return False
 
     return same

@@ -71,16 +71,15 @@ class Counts:
         return self.n_right / self.n
 
     @property
-    def clusters(self) -> tuple[list[str], Ints]:
-        """What was drawn at random, and of each problem its place there: translations of one problem were drawn as one."""
+    def cluster(self) -> Ints:
+        """Of each problem the number of what was drawn at random: translations of one problem were drawn as one."""
         named = zip(self.ids, self.language, strict=True)
-        names, places = np.unique([i.removeprefix(f"{code}-").removesuffix(f"-{code}") for i, code in named], return_inverse=True)
-        return names.tolist(), places
+        return np.unique([i.removeprefix(f"{code}-").removesuffix(f"-{code}") for i, code in named], return_inverse=True)[1]
 
     def per_cluster(self, values: Floats) -> list[float]:
         """Means over the problems of each cluster."""
-        _, places = self.clusters
-        means: list[float] = (np.bincount(places, values) / np.bincount(places)).tolist()
+        cluster = self.cluster
+        means: list[float] = (np.bincount(cluster, values) / np.bincount(cluster)).tolist()
         return means
 
 
@@ -137,8 +136,8 @@ def scores(c: Counts) -> dict[str, Score]:
 
 def at_every_k(c: Counts) -> dict[str, list[float]]:
     """pass@k and maj@k at k = 1, 2, …: means over problems."""
-    _, places = c.clusters
-    weight = 1 / np.bincount(places)[places]
+    cluster = c.cluster
+    weight = 1 / np.bincount(cluster)[cluster]
     return {name: (weight @ each / weight.sum()).tolist() for name, each in _at_every_k(c).items()}
 
 

@@ -76,7 +76,8 @@ def numbers(measured: Sequence[Measured]) -> list[Number]:
 def _numbers(m: Measured) -> list[Number]:
     d = m.data
     known = [row for row in d["published"] if not row["language"]]
-    how = "; ".join(d["departures"]) or ("the paper's protocol" if d["comparable"] else "our protocol")
+    whose = "the paper's" if d["comparable"] else "our"
+    how = "; ".join(d["departures"]) or f"{whose} protocol, runs of each problem: {d['n_runs']}"
     rows = [
         (Number(benchmark=d["benchmark"], model=d["model"], score=name, shown=percent(score), measured=True, source=how), 0.0)
         for name, score in (m.scores | _also(m, {row["score"] for row in known})).items()

@@ -40,6 +40,8 @@ class Benchmark:
     files: tuple[str, ...]
     """In the data folder; patterns. All that are found are read, in the order of their names."""
     read: Read
+    selects: tuple[str, ...] = ()
+    """The fields of a Selection that mean something here."""
     private: bool = False
     """Its authors ask that no problem be published in plain text: reports leave its texts out."""
 
@@ -152,15 +154,18 @@ def _livecodebench(n_files: int) -> Benchmark:
         return livecodebench.read(paths, selection.first_day, selection.last_day, errata=selection.errata)
 
     names = ("test", *(f"test{n}" for n in range(2, n_files + 1)))
-    return Benchmark(files=tuple(f"livecodebench/{name}.jsonl" for name in names), read=read)
+    files = tuple(f"livecodebench/{name}.jsonl" for name in names)
+    return Benchmark(files=files, read=read, selects=("first_day", "last_day", "errata"))
 
 
 BENCHMARKS.register("aime24")(Benchmark(files=("aime24/test.jsonl",), read=_rows_as(_aime)))
 BENCHMARKS.register("aime25")(Benchmark(files=("aime25/test.jsonl",), read=_rows_as(_aime)))
-BENCHMARKS.register("aime_multilingual")(Benchmark(files=("aime_multilingual/*.jsonl",), read=_aime_multilingual))
+BENCHMARKS.register("aime_multilingual")(
+    Benchmark(files=("aime_multilingual/*.jsonl",), read=_aime_multilingual, selects=("languages",))
+)
 BENCHMARKS.register("math500")(Benchmark(files=("math500/test.jsonl",), read=_rows_as(_math500)))
 BENCHMARKS.register("gsm8k")(Benchmark(files=("gsm8k/test.jsonl",), read=_rows_as(_gsm8k)))
-BENCHMARKS.register("mgsm")(Benchmark(files=("mgsm/mgsm_*.tsv",), read=_mgsm))
+BENCHMARKS.register("mgsm")(Benchmark(files=("mgsm/mgsm_*.tsv",), read=_mgsm, selects=("languages",)))
 BENCHMARKS.register("olympiadbench")(Benchmark(files=("olympiadbench/oe_to_maths_en_comp.jsonl",), read=_rows_as(_olympiad)))
 BENCHMARKS.register("gpqa_diamond")(
     Benchmark(
