@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from magistral.engines.ask import FAILED_IN_A_ROW, Asked, Asker, Journal
+from magistral.engines.ask import FAILED_IN_A_ROW, Answer, Asked, Asker, Journal
 from magistral.engines.base import EngineFailed, Request, Written
 from magistral.engines.scripted import ScriptedEngine
 from magistral.errors import RunFailed, RunFolderError
@@ -109,3 +109,14 @@ def test_an_engine_that_gives_everything_up_ends_the_run(tmp_path: Path) -> None
     engine.lengths = frozenset(range(1, 30))
     with pytest.raises(RunFailed, match=f"{FAILED_IN_A_ROW} requests in a row failed: no answer; go on with --resume"):
         list(asker(engine).ask(QUESTIONS, 3, Journal(tmp_path)))
+
+
+@pytest.mark.parametrize(("n", "cut"), [(1, 0), (3, 0), (3, 5), (1, 5)], ids=["one", "many", "the last cut", "the only one cut"])
+@pytest.mark.parametrize("length", [10, 1 << 17], ids=["short", "long"])
+def test_what_was_spent_is_on_the_last_whole_line(tmp_path: Path, n: int, cut: int, length: int) -> None:
+    journal = Journal(tmp_path)
+    for i in range(n):
+        journal.add(0, "q", Answer(index=i, seed=i, text="x" * length, n_tokens=1, stopped=True), spent=i + 1.0)
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[: -cut or None])
+    assert Journal(tmp_path).spent == (n if not cut else n - 1)

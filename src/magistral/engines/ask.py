@@ -75,8 +75,8 @@ class Journal:
         return self.folder / f"{segment:06}.jsonl"
 
     def _last_spent(self) -> float:
-        """What was spent only grows, so the dearest line is the last."""
-        return max((row["spent"] for file in self.folder.glob("*.jsonl") for row in _rows(file)), default=0.0)
+        """What was spent only grows, so the dearest line of a file is its last."""
+        return max((_last_row(file)["spent"] for file in self.folder.glob("*.jsonl")), default=0.0)
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -91,6 +91,18 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 break
             whole += len(line)
             yield json.loads(line)
+
+
+def _last_row(file: Path) -> dict[str, Any]:
+    """The last whole line, found from the end: a journal may be large."""
+    with file.open("rb") as lines:
+        size, n, tail = lines.seek(0, 2), 1 << 16, b""
+        while tail.count(b"\n") < 2 and len(tail) < size:
+            lines.seek(max(0, size - n))
+            tail, n = lines.read(), 2 * n
+    whole = tail.rpartition(b"\n")[0]
+    last: dict[str, Any] = json.loads(whole.rpartition(b"\n")[2]) if whole else {"spent": 0.0}
+    return last
 
 
 def _by_question(file: Path) -> dict[int, list[dict[str, Any]]]:
