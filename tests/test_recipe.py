@@ -78,7 +78,7 @@ def test_defaults_are_filled_in(path: Path) -> None:
     ("override", "expected"),
     [
         ("rl.n_asinc=32", "unknown key 'rl.n_asinc'; did you mean 'n_async'? known: betas, "),
-        ("evl={}", "unknown key 'evl'; did you mean 'eval'? known: engine, eval, "),
+        ("evl={}", "unknown key 'evl'; did you mean 'eval'? known: curation, distill, engine, eval, "),
         ("model.scratch.dims=3", "unknown key 'model.scratch.dims'; did you mean 'dim'? known: dim, "),
         ("sft.lora={rank=4, alpha=8, layers=2}", "unknown key 'sft.lora.layers'; did you mean 'last_layers'? known: alpha, "),
         (

@@ -5,17 +5,19 @@ recipe.toml         the resolved recipe
 metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}
 traces/*.parquet    a row a completion, one file a step (columns: TRACE_SCHEMA)
 checkpoints/        step-000010/: the model in Hugging Face format, and what the trainer needs to go on
-eval.json           scores with intervals (an eval run)
+eval.json           scores with intervals (an eval run; of a benchmark beside the files of eval/store.py)
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import shutil
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from typing import Any
 
 from magistral.errors import DiscFull, RunFolderError
 from magistral.flow import Scored
-from magistral.recipe import Recipe, save_recipe
+from magistral.recipe import Resolved, save_recipe
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -36,6 +38,15 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def plain(value: Any) -> Any:
+    """Infinity and NaN are no JSON: an open bound is null."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def machine() -> dict[str, Any]:
@@ -81,6 +92,21 @@ class RunFolder:
     def info(self) -> dict[str, Any]:
         loaded: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         return loaded
+
+    @property
+    def state(self) -> str:
+        """As run.json says it; `killed` where it says running and nobody holds the lock, which the kernel drops at a death."""
+        said = str(self.info().get("state", "stopped"))
+        if said != "running":
+            return said
+        try:
+            with (self.path / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return said
+        except OSError:
+            return "killed"
+        return "killed"
 
     def set_info(self, **changes: Any) -> None:
         file = self.path / "run.json"
@@ -181,7 +207,7 @@ def read_run(path: Path) -> RunFolder:
 
 
 @contextmanager
-def open_run(path: Path, recipe: Recipe, *, stage: str, model: str, resume: bool) -> Iterator[RunFolder]:
+def open_run(path: Path, recipe: Resolved, *, stage: str, model: str, resume: bool) -> Iterator[RunFolder]:
     """A folder to write a run into, locked while it is open (the kernel drops the lock of a killed process).
 
     Raises RunFolderError if another process writes there, or if it holds a run and `resume` is false, or another recipe's run."""
@@ -189,6 +215,20 @@ def open_run(path: Path, recipe: Recipe, *, stage: str, model: str, resume: bool
     existed = (path / "run.json").exists()
     if not existed and path.exists() and any(p.name != "lock" for p in path.iterdir()):
         raise RunFolderError(f"{path} exists and holds no run: name an empty or a new folder")
+    with locked(path):
+        if existed and not resume:
+            raise RunFolderError(f"{path} already holds a run: add --resume to go on with it, or name another --out")
+        if existed:
+            _same_run(run, recipe, stage)
+        else:
+            save_recipe(recipe, path / "recipe.toml")
+            run.set_info(stage=stage, name=recipe.name, model=model, seed=recipe.seed, machine=machine(), started=time.time())
+        yield from _with_state(run)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A folder for this process alone, made if it is not there. Raises RunFolderError if it is another's."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / "lock").open("w")
@@ -199,14 +239,7 @@ def open_run(path: Path, recipe: Recipe, *, stage: str, model: str, resume: bool
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunFolderError(f"{path} is in use by another process: wait for it, or name another --out") from None
-        if existed and not resume:
-            raise RunFolderError(f"{path} already holds a run: add --resume to go on with it, or name another --out")
-        if existed:
-            _same_run(run, recipe, stage)
-        else:
-            save_recipe(recipe, path / "recipe.toml")
-            run.set_info(stage=stage, name=recipe.name, model=model, seed=recipe.seed, machine=machine(), started=time.time())
-        yield from _with_state(run)
+        yield
 
 
 def _with_state(run: RunFolder) -> Iterator[RunFolder]:
@@ -223,12 +256,14 @@ def _with_state(run: RunFolder) -> Iterator[RunFolder]:
         raise
 
 
-def _same_run(run: RunFolder, recipe: Recipe, stage: str) -> None:
-    from magistral.recipe import load_recipe
-
+def _same_run(run: RunFolder, recipe: Resolved, stage: str) -> None:
     if run.info()["stage"] != stage:
         raise RunFolderError(f"{run.path} holds a run of `magistral {run.info()['stage']}`, not of `{stage}`: name another --out")
-    if load_recipe(run.path / "recipe.toml") != recipe:
+    try:
+        before = type(recipe).model_validate(tomllib.loads((run.path / "recipe.toml").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        before = None
+    if before != recipe:
         raise RunFolderError(f"{run.path} was started with another recipe (see its recipe.toml): name another --out")
 
 

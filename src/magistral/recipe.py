@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from magistral.errors import RecipeError
+from magistral.recipe_data import Curation, Distill, Section
 from magistral.registry import nearest
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Scratch(Section):
@@ -147,7 +144,13 @@ class Training(Section):
 
 class Sft(Training):
     n_traces: int = Field(gt=0)
-    """Checked traces to learn from."""
+    """Checked traces to learn from, at most where they come from files."""
+    traces: tuple[str, ...] = ()
+    """Runs of `magistral distill`, or files of such traces; empty: worked solutions of the recipe's problems."""
+    general: tuple[str, ...] = ()
+    """Files of general instructions to mix in: JSONL, {"messages": [{"role": "user", "content": "…"}, …]} a line."""
+    general_share: float = Field(default=0.1, ge=0, lt=1)
+    """Of all that is learned from, where `general` names files (Magistral, section 5.3)."""
     n_batch: int = Field(gt=0)
     """Traces in one step."""
     epochs: int = Field(default=1, gt=0)
@@ -199,14 +202,21 @@ class Eval(Section):
     max_tokens: int = Field(gt=0)
 
 
-class Recipe(Section):
+class Resolved(Section):
+    """What a run's recipe.toml holds, whichever verb wrote it."""
+
     name: str
     seed: int = Field(default=0, ge=0)
+
+
+class Recipe(Resolved):
     model: Model = Model()
     prompt: Prompt = Prompt()
     problems: Problems
     reward: RewardWeights
     engine: Engine = Engine()
+    curation: Curation | None = None
+    distill: Distill | None = None
     sft: Sft | None = None
     rl: Rl | None = None
     eval: Eval
@@ -260,7 +270,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError("\n".join(f"{path}: {_explain(fault)}" for fault in e.errors())) from None
 
 
-def save_recipe(recipe: Recipe, path: Path) -> None:
+def save_recipe(recipe: Resolved, path: Path) -> None:
     """The resolved recipe: every value, the defaults too."""
     path.write_text(tomli_w.dumps(recipe.model_dump(exclude_none=True, mode="json")), encoding="utf-8")
 

@@ -2,124 +2,119 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
 import signal
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.serve.fakes import Scripted, served
+from tests.serve.test_scheduler import going_on
 
 from magistral.cli import chat
-from magistral.cli.chat import Chat, Growing, system_of
-from magistral.engines.base import Request, Written
+from magistral.cli.chat import Talk
+from magistral.cli.served import name_of, system_of
 from magistral.errors import UserError
-from magistral.flow import Finish
-from magistral.text.tokens import Tokenizer, byte_tokenizer
+from magistral.serve.errors import Refused
+from magistral.serve.events import Ask, Event, Note, Piece
+from magistral.serve.service import Service
+
+Answer = Callable[[str], list[Event]]
 
 
-class Telling:
-    """Writes one byte a step of the next of `answers`, then its end-of-sequence token."""
+@contextmanager
+def talking(engine: Scripted, *, max_tokens: int = 50) -> Iterator[Answer]:
+    """What a question is answered with."""
+    talk = Talk(
+        service=Service([served(engine, system="be brief", n_slots=1)]),
+        ask=Ask(max_tokens=max_tokens, seed=7, detect_loops=False),
+    )
 
-    def __init__(self, tokenizer: Tokenizer, answers: Sequence[str], *, window: int = 1000) -> None:
-        self.window, self.tokenizer = window, tokenizer
-        self.answers, self.requests = list(answers), list[Request]()
-        self.row: Written | None = None
-        self.left: list[int] = []
-        self.before_step: Callable[[], None] = lambda: None
+    async def answer(question: str) -> list[Event]:
+        return [event async for event in talk.answer(question)]
 
-    @property
-    def idle(self) -> bool:
-        return self.row is None
-
-    def submit(self, request: Request) -> None:
-        if len(request.prompt) + request.max_tokens > self.window:
-            raise UserError("over the window")
-        self.requests.append(request)
-        self.row, self.left = Written(request=request, index=0), [*self.tokenizer.encode(self.answers.pop(0)), self.tokenizer.eos]
-
-    def step(self) -> list[Written]:
-        self.before_step()
-        assert self.row is not None
-        self.row.tokens.append(self.left.pop(0))
-        if self.left:
-            return []
-        done, self.row = self.row, None
-        done.finish = Finish.STOP
-        return [done]
-
-    def partial(self) -> list[Written]:
-        return [self.row] if self.row else []
-
-    def cancel(self, key: Hashable) -> None:
-        assert self.row is not None
-        assert self.row.request.key == key
-        self.row = None
+    with asyncio.Runner() as runner:
+        yield lambda question: runner.run(answer(question))
+        runner.run(talk.service.stop())
 
 
-@pytest.fixture
-def tokenizer() -> Tokenizer:
-    return byte_tokenizer()
+def said(events: Sequence[Event], phase: str = "answer") -> str:
+    return "".join(e.text for e in events if isinstance(e, Piece) and e.phase == phase)
 
 
-def talk(engine: Telling, *, max_tokens: int = 50) -> Chat:
-    settings = {"temperature": 0.7, "top_p": 1.0, "max_tokens": max_tokens}
-    return Chat(engine=engine, tokenizer=engine.tokenizer, system="be brief", settings=settings, seed=7)
+def prompts(engine: Scripted) -> list[str]:
+    return [engine.tokenizer.decode(r.prompt) for r in engine.requests]
 
 
-def test_thinking_and_answer_come_apart_and_only_the_answer_is_remembered(tokenizer: Tokenizer) -> None:
-    engine = Telling(tokenizer, ["<think>\n1 + 1\n</think>\ntwo", "three"])
-    talking = talk(engine)
-    pieces = list(talking.answer("1 + 1?"))
-    said = {phase: "".join(t for p, t in pieces if p == phase).strip() for phase in ("thinking", "summary")}
-    assert said == {"thinking": "1 + 1", "summary": "two"}
-    list(talking.answer("and one?"))
-    assert tokenizer.decode(engine.requests[1].prompt) == "be brief\n1 + 1?\ntwo\nand one?\n"
+def test_thinking_and_answer_come_apart_and_only_the_answer_is_remembered() -> None:
+    engine = Scripted(lambda prompt: "three" if "two" in prompt else "<think>\n1 + 1\n</think>\ntwo")
+    with talking(engine) as answer:
+        first = answer("1 + 1?")
+        assert (said(first, "thinking"), said(first)) == ("1 + 1", "two")
+        answer("and one?")
+    assert prompts(engine)[1] == "be brief\n1 + 1?\ntwo\nand one?\n"
     assert [r.seeds for r in engine.requests] == [(7,), (9,)]
 
 
-def test_no_piece_holds_half_a_character(tokenizer: Tokenizer) -> None:
-    pieces = [text for _, text in talk(Telling(tokenizer, ["é🎉!"])).answer("?")]
-    assert pieces == ["é", "🎉", "!"]
+def interrupting(number: signal.Signals, engine: Scripted) -> Callable[[str], str]:
+    """Thinks without end; the key is struck at the 20th step."""
+    step = engine.step
+
+    def step_and_strike() -> list[object]:
+        if engine.n_steps == 20:
+            os.kill(os.getpid(), number)
+        return step()  # type: ignore[return-value]
+
+    engine.step = step_and_strike  # type: ignore[method-assign,assignment]
+    engine.step_s = 0.001
+    return going_on
 
 
-def test_bytes_that_never_become_a_character_are_shown_at_the_end(tokenizer: Tokenizer) -> None:
-    growing = Growing(tokenizer)
-    tokens = tokenizer.encode("aé")[:2]
-    assert [growing.more(tokens), growing.more(tokens, last=True)] == ["a", "\ufffd"]
+def test_ctrl_c_stops_the_answer_and_not_the_conversation() -> None:
+    engine = Scripted()
+    engine.say = interrupting(signal.SIGINT, engine)
+    with talking(engine, max_tokens=3000) as answer:
+        assert said(answer("?"), "thinking").startswith("on and on")
+        engine.say = lambda prompt: "next"
+        assert said(answer("?")) == "next"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_conversation(tokenizer: Tokenizer) -> None:
-    engine = Telling(tokenizer, ["abcdef", "next"])
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupt_at_the_third() -> None:
-        if engine.row is not None and len(engine.row.tokens) == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    engine.before_step = interrupt_at_the_third
-    talking = talk(engine)
-    assert "".join(text for _, text in talking.answer("?")) == "abc"
-    assert signal.getsignal(signal.SIGINT) is before
-    engine.before_step = lambda: None
-    assert "".join(text for _, text in talking.answer("?")) == "next"
+def test_another_key_makes_it_answer_now() -> None:
+    engine = Scripted()
+    engine.say = interrupting(signal.SIGQUIT, engine)
+    with talking(engine, max_tokens=3000) as answer:
+        events = answer("?")
+    assert [e.kind for e in events if isinstance(e, Note)] == ["asked"]
+    assert said(events) == "391"
 
 
-def test_the_oldest_turns_leave_a_full_window_and_a_question_too_long_is_refused(tokenizer: Tokenizer) -> None:
-    engine = Telling(tokenizer, ["one", "two"], window=40)
-    talking = talk(engine, max_tokens=20)
-    list(talking.answer("question 1"))
-    list(talking.answer("question 2"))
-    assert tokenizer.decode(engine.requests[1].prompt) == "be brief\nquestion 2\n"
-    with pytest.raises(UserError, match="window"):
-        list(talking.answer("x" * 40))
+def test_the_oldest_turns_leave_a_full_window_and_a_question_too_long_is_refused() -> None:
+    engine = Scripted(lambda prompt: "one", window=40)
+    with talking(engine, max_tokens=20) as answer:
+        answer("question 1")
+        answer("question 2")
+        assert prompts(engine)[1] == "be brief\nquestion 2\n"
+        with pytest.raises(Refused, match="window"):
+            answer("x" * 40)
 
 
 def test_an_answer_is_shown_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    chat._show(
-        iter([("thinking", "\nhm\x1b[2J\n"), ("thinking", "so"), ("thinking", "\n"), ("summary", "\n"), ("summary", "4\x07\n")])
-    )
-    assert capsys.readouterr().out == "hm␛[2J\nso\n\n4␇\n\n"
+    async def events() -> AsyncIterator[Event]:
+        yield Piece(index=0, phase="thinking", text="hm\x1b[2J\n")
+        yield Piece(index=0, phase="thinking", text="so")
+        yield Note(index=0, kind="asked", text="closed\x07")
+        yield Piece(index=0, phase="answer", text="4")
+        raise Refused("bad_request", "no more")
+
+    asyncio.run(chat._show(events()))
+    shown = capsys.readouterr()
+    assert shown.out == "hm␛[2J\nso\n\n4\n\n"
+    assert shown.err == "\nmagistral: closed␇\nmagistral: no more\n"
 
 
 def test_questions_are_lines_until_the_end_whatever_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +136,20 @@ families = [{name = "chain_sum"}]
 """
     (tmp_path / "recipe.toml").write_text(recipe)
     assert (system_of(str(tmp_path)), system_of("smollm2")) == ("think first", "")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("smollm2", "smollm2"),
+        ("models/small.gguf", "small"),
+        ("medium=https://api.mistral.ai/v1#magistral-medium-latest", "medium"),
+    ],
+)
+def test_a_model_is_asked_for_by_the_name_of_its_file_or_endpoint(model: str, name: str) -> None:
+    assert name_of(model) == name
+
+
+def test_an_endpoint_is_answered_for_by_its_key() -> None:
+    with pytest.raises(UserError, match="keys go into the environment"):
+        name_of("m=https://user:secret@example.com/v1")

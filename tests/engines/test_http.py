@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from magistral.engines.base import EngineFailed, Request, Written
-from magistral.engines.http import Budget, Endpoint, HttpEngine
+from magistral.engines.http import Budget, Endpoint, HttpEngine, endpoint_of
 from magistral.engines.remote import Tries
 from magistral.errors import UserError
 from magistral.flow import Finish
@@ -314,3 +314,26 @@ def test_what_is_cancelled_in_flight_counts_as_spent_and_what_was_not_sent_does_
     engine.close()
     assert budget.reserved == pytest.approx(0, abs=1e-12)
     assert budget.spent == pytest.approx(n_sent * 34e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "endpoint"),
+    [
+        ("a=http://127.0.0.1:8001/v1", "a", Endpoint(base_url="http://127.0.0.1:8001/v1", model="a")),
+        ("a=https://x.org/v1#org/m", "a", Endpoint(base_url="https://x.org/v1", model="org/m", key_env="MAGISTRAL_KEY_A")),
+        (
+            "b=https://api.mistral.ai/v1#m", "b",
+            Endpoint(base_url="https://api.mistral.ai/v1", model="m", dialect="mistral", key_env="MISTRAL_API_KEY"),
+        ),
+        ("b=http://h/mistral/v1", "b", Endpoint(base_url="http://h/mistral/v1", model="b", dialect="mistral")),
+    ],
+    ids=["of this machine", "a key of its own", "Mistral's platform", "our own server's"],
+)  # fmt: skip
+def test_a_name_and_an_address_are_an_endpoint(text: str, name: str, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    if endpoint.key_env.startswith("MAGISTRAL"):
+        monkeypatch.setenv(endpoint.key_env, "secret")
+    assert endpoint_of(text) == (name, endpoint)
+
+
+def test_a_path_is_no_endpoint() -> None:
+    assert endpoint_of("runs/a=b") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from magistral.serve.conversations import Conversations
 from magistral.serve.errors import Refused
 from magistral.serve.events import Turn
 from magistral.serve.remembering import Remembered
-from magistral.serve.runs import runs_routes
+from magistral.serve.runs import Runs, runs_routes
 from magistral.serve.service import Service
 from magistral.serve.site import site_routes
 from magistral.serve.store import open_store
@@ -147,6 +148,15 @@ def test_runs_are_read_and_a_name_is_no_path(store: sqlite3.Connection, tmp_path
         bad = ["/api/runs/..", "/api/runs/%2e%2e", "/api/runs/nano/groups?step=9", "/api/runs/nano/groups?step=x"]
         assert [client.get(path).status_code for path in bad] == [404] * 4
         assert httpx.get(f"{url}/api/runs").status_code == 401
+
+
+def test_a_run_that_nobody_writes_any_more_was_killed(runs: Path) -> None:
+    file = runs / "nano" / "run.json"
+    file.write_text(file.read_text().replace("done", "running"))
+    with (runs / "nano" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert Runs(runs).all()[0]["state"] == "running"
+    assert (Runs(runs).all()[0]["state"], Runs(runs).get("nano")["state"]) == ("killed", "killed")
 
 
 def test_the_page_s_files_come_with_a_csp_and_nothing_outside_their_folder(store: sqlite3.Connection, tmp_path: Path) -> None:

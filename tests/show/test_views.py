@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from magistral.errors import RunFolderError
-from magistral.show import report
+from magistral.show import page, report
 from magistral.show.read import Run, read_runs
 from magistral.show.report import Shown, chosen, render, write_report
 from magistral.show.terminal import show_runs
@@ -168,7 +168,7 @@ def test_the_report_keeps_a_bounded_number_of_completions_evenly(
 
 
 def test_a_text_without_end_is_cut(make_run: RunMaker, monkeypatch: pytest.MonkeyPatch, scored: Maker) -> None:
-    monkeypatch.setattr(report, "MAX_CHARACTERS", 5)
+    monkeypatch.setattr(page, "MAX_CHARACTERS", 5)
     runs = read_runs(make_run("rl", kept=[scored(text="abcdefgh")]))
     assert "abcde\n… (3 more characters)" in render(runs, title="rl")
     assert len(in_terminal(read_runs(make_run("long", kept=[scored(text="x\n" * 1000)]))).splitlines()) < 80

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from magistral.verifiers.asserts import calls_of_asserts
+from magistral.curation.sources import programs
 from magistral.verifiers.code import CodeVerifier
 from magistral.verifiers.pool import Pool
 from magistral.verifiers.tests import CodeTests, read_tests
@@ -48,20 +48,6 @@ def tasks(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def python_tests(task: dict[str, Any], entry: str) -> CodeTests:
-    setup = f"candidate = {entry}\n"
-    checks = calls_of_asserts(task["test"][task["test"].index("def check") :])
-    if checks is None:
-        setup += task["test"]
-        checks = [{"call": "check(candidate)", "expected": None}]
-    return read_tests(json.dumps({"tests": checks, "setup": setup}))
-
-
-def cpp_tests(task: dict[str, Any]) -> CodeTests:
-    setup = re.sub(r"int\s+main\s*\(\)", "void magistral_check()", task["test"])
-    return read_tests(json.dumps({"tests": [{"call": "(magistral_check(), true)", "expected": True}], "setup": setup}))
-
-
 def not_as_wanted(
     verifier: CodeVerifier, jobs: list[tuple[str, str, str, CodeTests]], wanted: Callable[[str], bool]
 ) -> list[tuple[str, str]]:
@@ -77,7 +63,7 @@ def test_every_reference_in_python_passes_and_changed_it_fails(verifier: CodeVer
         source = task["prompt"] + task["canonical_solution"]
         found = re.findall(r"^def (\w+)", task["prompt"], re.MULTILINE)
         entry = task.get("entry_point") or found[-1]
-        tests = python_tests(task, entry)
+        tests = read_tests(json.dumps(programs.python_tests(task, entry)))
         right.append((task["task_id"], "python", source, tests))
         changed.append((task["task_id"], "python", f"{source}\n{CHANGED}\n{entry} = magistral_wrapped({entry})\n", tests))
     assert len(right) == 164
@@ -92,10 +78,13 @@ def test_every_reference_in_cpp_passes_and_emptied_it_fails(verifier: CodeVerifi
     for task in known:
         if task["task_id"] == "CPP/38":  # its declaration runs on into the body
             task["declaration"] = task["prompt"]
-    right = [(t["task_id"], "cpp", t["declaration"] + t["canonical_solution"], cpp_tests(t)) for t in known]
+    right = [
+        (t["task_id"], "cpp", t["declaration"] + t["canonical_solution"], read_tests(json.dumps(programs.cpp_tests(t))))
+        for t in known
+    ]
     assert not_as_wanted(verifier, right, lambda judge: judge == "accepted") == []
     emptied = [
-        (t["task_id"], "cpp", t["declaration"] + "return {}; }\n", cpp_tests(t))
+        (t["task_id"], "cpp", t["declaration"] + "return {}; }\n", read_tests(json.dumps(programs.cpp_tests(t))))
         for t in known
         if t["task_id"] != "CPP/23"  # its tests call the C library's own strlen, not the answer's
     ]

@@ -67,7 +67,7 @@ def replay(
     data: Data = None,
 ) -> None:
     """Write an entry's completions again, alone, and say the first token that differs (needs a server run with --keep-text)."""
-    from magistral.cli.serve import load_served
+    from magistral.cli.served import load_served
     from magistral.serve.audit import entries
     from magistral.serve.replay import replay as write_again
 

@@ -12,11 +12,27 @@ from typing import Annotated, NoReturn
 import typer
 
 from magistral import __version__
-from magistral.cli import audit, bench_verifiers, chat, convert, eval, grade, keys, plan, rl, sandbox, serve, sft, show
+from magistral.cli import (
+    audit,
+    bench_verifiers,
+    chat,
+    convert,
+    curate,
+    distill,
+    eval,
+    grade,
+    keys,
+    plan,
+    rl,
+    sandbox,
+    serve,
+    sft,
+    show,
+)
 from magistral.errors import DiscFull, MagistralError
 
 app = typer.Typer(name="magistral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (sft, rl, eval, serve, chat, show, convert, plan, grade):
+for verb in (curate, distill, sft, rl, eval, serve, chat, show, convert, plan, grade):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 app.command("bench-verifiers")(bench_verifiers.command)
 for group in (sandbox.app, keys.app, audit.app):

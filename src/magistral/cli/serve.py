@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import logging
 import socket
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magistral.cli.chat import MAX_WINDOW, told_by
+from magistral.cli.served import MODELS, AsVersion, EngineName, Weights, Window, load_served, name_of
 from magistral.cli.wiring import N_THREADS, Data, Threads, data_folder
 from magistral.errors import UserError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from magistral.models.transformer import Transformer
-    from magistral.serve.model import Served
-
 
 def command(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="smollm2, a run's folder, a Hugging Face folder or a .gguf file."),
+        typer.Argument(metavar="[MODEL]...", help=MODELS),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; other machines reach 0.0.0.0.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     n_slots: Annotated[int, typer.Option("--slots", min=1, help="Completions written at once by each model.")] = 8,
     max_waiting: Annotated[int, typer.Option(min=0, help="Completions that may wait; more are told to come again.")] = 64,
-    window: Annotated[
-        int | None,
-        typer.Option(min=16, help="Tokens of prompt and answer together.", show_default=f"the model's, at most {MAX_WINDOW}"),
-    ] = None,
-    weights: Annotated[Literal["float32", "int8"], typer.Option(help="int8 is faster on a CPU and not quite exact.")] = "int8",
+    window: Window = None,
+    engine: EngineName = "native",
+    weights: Weights = "int8",
     data: Data = None,
     runs: Annotated[Path, typer.Option(help="The folder of training runs that the page shows.")] = Path("runs"),
     keep_text: Annotated[
@@ -51,12 +45,7 @@ def command(
             show_default="only where --host is no loopback",
         ),
     ] = False,
-    version: Annotated[
-        str | None,
-        typer.Option(
-            "--as", metavar="VERSION", help="A version of Magistral Small, as magistral-small-2507: its marks, prompt and advice."
-        ),
-    ] = None,
+    version: AsVersion = None,
     drop_old_thinking: Annotated[
         bool, typer.Option("--drop-old-thinking", help="Leave the oldest thinking out of a conversation that is over the window.")
     ] = False,
@@ -65,7 +54,7 @@ def command(
 ) -> None:
     """Serve models over HTTP: chat, completions, responses and messages, with the thinking apart from the answer."""
     names = models or ["smollm2"]
-    if len(set(map(_name, names))) < len(names):
+    if len(set(map(name_of, names))) < len(names):
         raise UserError(f"two models of one name among {', '.join(names)}: rename a folder")
     try:
         from magistral.serve.accounts import Accounts, has_keys
@@ -86,7 +75,7 @@ def command(
         _use_threads(threads)
         served = [
             replace(
-                load_served(name, n_slots=n_slots, window=window, weights=weights, version=version),
+                load_served(name, n_slots=n_slots, window=window, engine=engine, weights=weights, version=version),
                 drop_old_thinking=drop_old_thinking,
             )
             for name in names
@@ -125,39 +114,3 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _name(model: str) -> str:
-    return Path(model).resolve().name.removesuffix(".gguf") if "/" in model or model.endswith(".gguf") else model
-
-
-def load_served(
-    model: str, *, n_slots: int, window: int | None, weights: Literal["float32", "int8"], version: str | None = None
-) -> Served:
-    """A model with the native engine around it."""
-    from magistral.engines.native.engine import NativeEngine
-    from magistral.models.load import load_model
-    from magistral.serve.model import Served
-    from magistral.text.versions import as_version, version_of
-
-    advice = version_of(version or "text")
-    loaded, tokenizer = load_model(model)
-    tokenizer = as_version(tokenizer, advice)
-    if window is not None and window > loaded.sizes.window:
-        raise UserError(f"--window {window} is over the window of {model}, {loaded.sizes.window}: lower it")
-    size = window or min(loaded.sizes.window, MAX_WINDOW)
-    engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
-    return Served(
-        name=_name(model), engine=engine, tokenizer=tokenizer, window=size, n_slots=n_slots, system=told_by(model, version),
-        temperature=advice.temperature, top_p=advice.top_p, advised_window=advice.advised or loaded.sizes.window,
-        max_tokens=min(advice.max_tokens or 1024, size // 2), weights=f"{_hash(loaded)}:{weights}",
-    )  # fmt: skip
-
-
-def _hash(model: Transformer) -> str:
-    """SHA-256 of the weights as they were loaded, by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.named_parameters()):
-        digest.update(name.encode() + b"\0")
-        digest.update(tensor.detach().numpy().data)
-    return digest.hexdigest()

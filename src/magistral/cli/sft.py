@@ -24,7 +24,9 @@ from magistral.cli.wiring import (
 def command(
     recipe: RecipePath, out: Out, model: ModelName = None, resume: Resume = False, set_: Set = None, threads: Threads = N_THREADS
 ) -> None:
-    """Teach a model the form of thinking from checked traces (Small's first stage). The best checkpoint is kept in --out."""
+    """Teach a model to think from checked traces: a teacher's (Small's first stage) or worked solutions, by the recipe.
+
+    The best checkpoint is kept in --out."""
     checked = read_recipe(recipe, set_)
     from magistral.errors import RecipeError
 
@@ -36,12 +38,17 @@ def command(
         loaded, tokenizer, train, _ = load("SFT", checked, model, threads)
         from magistral.curation import worked
         from magistral.sft.run import n_steps, run_sft
+        from magistral.sft.stored import mixed, stored_traces
         from magistral.sft.traces import checked_traces
 
-        with scorer_of(checked, tokenizer) as scorer:
-            solve = partial(worked, marks=tokenizer.marks)
-            traces = checked_traces(train, solve, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
-        with progress("SFT: supervised steps", n_steps(checked), len(folder.metrics())) as advance:
+        if checked.sft.traces:
+            traces = stored_traces(checked, tokenizer)
+        else:
+            with scorer_of(checked, tokenizer) as scorer:
+                solve, prompt_of = partial(worked, marks=tokenizer.marks), prompter(checked, tokenizer)
+                traces = checked_traces(train, solve, scorer.score, prompt_of, tokenizer, n=checked.sft.n_traces)
+        traces = mixed(checked, tokenizer, traces)
+        with progress("SFT: supervised steps", n_steps(checked, len(traces)), len(folder.metrics())) as advance:
             run_sft(
                 checked, loaded, tokenizer, traces, folder, on_step=lambda report: advance(1, f"loss {report.values['loss']:.3f}")
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magistral.flow import Problem
-from magistral.recipe import Recipe, load_recipe
+from magistral.recipe import Recipe, Resolved, load_recipe
 
 if TYPE_CHECKING:
     from magistral.log import RunFolder
@@ -90,7 +90,7 @@ def _load(recipe: Recipe, model: str | None, n_threads: int) -> tuple[Transforme
 
 
 @contextmanager
-def unfinished(out: Path, recipe: Recipe, stage: str, model: str, *, resume: bool) -> Iterator[RunFolder | None]:
+def unfinished(out: Path, recipe: Resolved, stage: str, model: str, *, resume: bool) -> Iterator[RunFolder | None]:
     """The run's folder, marked done when the work inside ends well; None, said to the person, where it was done before."""
     from magistral.log import open_run
 
@@ -119,8 +119,10 @@ def scorer_of(recipe: Recipe, tokenizer: Tokenizer) -> Scorer:
 
 
 @contextmanager
-def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A bar with what is happening and how long is left; call it as `advance(1, "loss 0.31")`."""
+def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[..., None]]:
+    """A bar with what is happening and how long is left; call it as `advance(1, "loss 0.31")`.
+
+    `total` is None where nobody knows how much there is to do."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

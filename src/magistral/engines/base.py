@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from magistral.errors import RunFailed, UserError
 from magistral.flow import Finish
-from magistral.text.message import Message
+from magistral.text.message import Message, ToolCall
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +34,22 @@ class Request:
     """How many of the likeliest tokens to report at each place, with their log-probabilities."""
     messages: tuple[Message, ...] = ()
     """The same prompt before it was laid out, for engines that are asked in text; `prompt` may then be empty."""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further fields for an endpoint that is asked in messages, as {"tools": [...]}; None takes one out."""
     key: Hashable = None
     """The caller's own name for it, given back with each completion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """Tokens of one completion as the endpoint that wrote it counts them."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    """Of the prompt, not computed anew."""
+    thinking: int | None = None
+    """Of the completion; None: it does not say."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,10 +67,15 @@ class Written:
     """At each place the `n_top` likeliest tokens with their log-probabilities, likeliest first."""
     text: str = ""
     """Of engines that give text and not tokens: thinking between the marks, then the answer."""
+    pieces: list[tuple[Literal["thinking", "summary"], str]] = field(default_factory=list)
+    """The same text as it came, piece by piece."""
+    calls: tuple[ToolCall, ...] = ()
+    """Of engines that give calls of tools apart from the text."""
+    counted: Counted | None = None
     finish: Finish | None = None
 
 
-OPTIONS = ("top_k", "min_p", "stop", "n_top", "messages")
+OPTIONS = ("top_k", "min_p", "stop", "n_top", "messages", "extra")
 """What a request may ask for beyond what every engine does."""
 
 
@@ -89,6 +108,10 @@ class EngineFailed(RunFailed):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class BudgetSpent(UserError):
+    """A request that might cost more than is left of what may be spent."""
 
 
 class Engine(Protocol):

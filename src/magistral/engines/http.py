@@ -7,14 +7,16 @@ appears nowhere else. Needs the extra `http`.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
 
-from magistral.engines.base import Request, Written, require
+from magistral.engines.base import BudgetSpent, Counted, Request, Written, require
 from magistral.engines.remote import Refused, Remote, Tries
 from magistral.engines.spoken import Answer, read_answer, spoken
 from magistral.errors import UserError
@@ -30,6 +32,15 @@ RETIRED = {
     "magistral-small-2509": "2026-07-31", "magistral-medium-2509": "2026-07-31",
 }  # fmt: skip
 """Ids that Mistral's platform has retired, and since when (docs.mistral.ai)."""
+KEYS = {
+    "api.mistral.ai": "MISTRAL_API_KEY", "api.openai.com": "OPENAI_API_KEY", "api.together.xyz": "TOGETHER_API_KEY",
+    "integrate.api.nvidia.com": "NVIDIA_API_KEY", "openrouter.ai": "OPENROUTER_API_KEY",
+}  # fmt: skip
+"""Where each keeps its key, by their own documentation."""
+
+
+CHARACTERS_PER_TOKEN = 32
+"""chosen: whole answers have 3 to 5; one that is said to have more was counted wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,25 @@ class Endpoint:
         return key
 
 
+def endpoint_of(text: str) -> tuple[str, Endpoint] | None:
+    """A name and its endpoint from NAME=URL, as "medium=https://api.mistral.ai/v1#magistral-medium-latest"; None for any other
+    text. The part after # is the endpoint's name of the model, where that is not NAME.
+
+    The key is read from the variable of a known host, else from MAGISTRAL_KEY_NAME where that is set. Raises UserError."""
+    match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)=(https?://.+)", text)
+    if match is None:
+        return None
+    url = urlsplit(match[2])
+    if not url.hostname or url.username or url.query:
+        raise UserError(f"{text}: an endpoint is NAME=http://HOST/v1 or NAME=https://HOST/v1#MODEL; keys go into the environment")
+    own = "MAGISTRAL_KEY_" + re.sub(r"\W", "_", match[1]).upper()
+    key_env = KEYS.get(url.hostname) or (own if own in os.environ else "")
+    mistral = url.hostname == "api.mistral.ai" or url.path.startswith("/mistral/")
+    base_url = url._replace(fragment="").geturl()
+    dialect: Literal["openai", "mistral"] = "mistral" if mistral else "openai"
+    return match[1], Endpoint(base_url=base_url, model=url.fragment or match[1], dialect=dialect, key_env=key_env)
+
+
 @dataclass(slots=True, kw_only=True)
 class Budget:
     """What may be spent. What is in flight counts with its longest possible answer until its true cost is known."""
@@ -72,11 +102,11 @@ class Budget:
         return (n_in * self.price_in + n_out * self.price_out) / 1e6
 
     def reserve(self, cost: float) -> None:
-        """Raises UserError where it would go over the limit."""
+        """Raises BudgetSpent where it would go over the limit."""
         with self._lock:
             left = self.limit - self.spent - self.reserved
             if cost > left:
-                raise UserError(
+                raise BudgetSpent(
                     f"this request may cost {cost:.6f}, and {left:.6f} of the budget of {self.limit:g} is left ({self.spent:.6f} "
                     f"spent, {self.reserved:.6f} in flight): raise it or lower max_tokens"
                 )
@@ -86,6 +116,11 @@ class Budget:
         with self._lock:
             self.reserved -= reserved
             self.spent += cost
+
+
+def can_be_true(usage: Counted, n_characters: int, max_tokens: int) -> bool:
+    """Whether an endpoint may be believed that it counted so many tokens; else the longest possible answer is what was spent."""
+    return usage.prompt > 0 and n_characters <= usage.completion * CHARACTERS_PER_TOKEN and usage.completion <= max_tokens
 
 
 class HttpEngine:
@@ -111,13 +146,16 @@ class HttpEngine:
             transport=transport,
         )
         self._remote = Remote(client, n_parallel=n_parallel, tries=tries or Tries())
+        self._coming: dict[tuple[Hashable, int], tuple[Request, Answer]] = {}
+        """By key and place: what is being written."""
 
     @property
     def idle(self) -> bool:
         return self._remote.idle
 
     def submit(self, request: Request) -> None:
-        require(request, "http", ("messages", "stop", "top_k") if self.endpoint.dialect == "mistral" else ("messages", "stop"))
+        able = ("messages", "extra", "stop", *(("top_k",) if self.endpoint.dialect == "mistral" else ()))
+        require(request, "http", able)
         if not request.messages:
             raise UserError("the engine 'http' is asked in messages, not in tokens: its endpoint lays them out itself")
         body = self._body(request)
@@ -139,6 +177,17 @@ class HttpEngine:
 
     def step(self) -> list[Written]:
         return self._remote.step()
+
+    def partial(self) -> list[Written]:
+        """What is being written now. An answer that was given here is not asked for again when its stream is cut."""
+        coming = list(self._coming.items())
+        for _, (_, answer) in coming:
+            answer.shown = True
+        return [Written(request=request, index=i, pieces=answer.pieces) for (_, i), (request, answer) in coming]
+
+    def nudge(self) -> None:
+        """End a `step` that waits for something to come. From any thread."""
+        self._remote.nudge()
 
     def cancel(self, key: Hashable) -> None:
         self._remote.cancel(key)
@@ -165,32 +214,46 @@ class HttpEngine:
             body["stop"] = list(request.stop)
         if request.top_k:
             body["top_k"] = request.top_k
-        return {**body, **self.endpoint.extra}
+        asked = {**body, **request.extra}
+        return {name: value for name, value in asked.items() if value is not None} | dict(self.endpoint.extra)
 
     async def _write(self, request: Request, i: int, body: dict[str, Any], costs: list[float]) -> Written:
         seeded = {**body, "random_seed" if self.endpoint.dialect == "mistral" else "seed": request.seeds[i]}
         try:
-            answer = await self._remote.again(lambda: self._ask(seeded, request.max_tokens))
+            answer: Answer = await self._remote.again(lambda: self._ask(request, i, seeded))
         except Refused as e:
             costs[i] = 0.0
             raise Refused(f"{e}{self._retired()}") from None
-        if self.budget and answer.usage:
-            costs[i] = self.budget.cost(*answer.usage)
+        if self.budget and answer.usage and can_be_true(answer.usage, answer.n_characters, request.max_tokens):
+            costs[i] = self.budget.cost(answer.usage.prompt, answer.usage.completion)
         return self._written(request, i, answer)
 
-    async def _ask(self, body: dict[str, Any], max_tokens: int) -> Answer:
-        async with self._remote.client.stream("POST", "chat/completions", json=body) as response:
-            if response.is_error:
-                await response.aread()
-                response.raise_for_status()
-            return await read_answer(response.aiter_lines(), max_tokens)
+    async def _ask(self, request: Request, i: int, body: dict[str, Any]) -> Answer:
+        answer = Answer(heard=self._remote.nudge)
+        self._coming[request.key, i] = (request, answer)
+        try:
+            async with self._remote.client.stream("POST", "chat/completions", json=body) as response:
+                if response.is_error:
+                    await response.aread()
+                    response.raise_for_status()
+                await read_answer(answer, response.aiter_lines(), request.max_tokens)
+        except httpx.TransportError as e:
+            if answer.shown and answer.pieces:
+                raise Refused(f"the answer broke off: {type(e).__name__}: {e}") from None
+            raise
+        finally:
+            self._coming.pop((request.key, i), None)
+        return answer
 
     def _written(self, request: Request, i: int, answer: Answer) -> Written:
         text = answer.text(self.endpoint.marks)
         tokens: list[int] = []
         if self.tokenizer:
             tokens = self.tokenizer.encode(text) + ([self.tokenizer.eos] if answer.finish == "stop" else [])
-        return Written(request=request, index=i, tokens=tokens, versions=[0] * len(tokens), text=text, finish=answer.finish)
+        return Written(
+            request=request, index=i, tokens=tokens, versions=[0] * len(tokens), text=text, pieces=answer.pieces,
+            calls=answer.calls, counted=answer.usage, finish=answer.finish,
+        )  # fmt: skip
 
     def _retired(self) -> str:
         since = RETIRED.get(self.endpoint.model)

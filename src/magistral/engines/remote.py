@@ -60,7 +60,8 @@ class Remote:
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         self._thread.start()
         self._room = asyncio.Semaphore(n_parallel)
-        self._done: queue.Queue[tuple[int, Written | Exception]] = queue.Queue()
+        self._done: queue.Queue[tuple[int, Written | Exception | None]] = queue.Queue()
+        """By ticket; None: nothing is done, but `step` shall give its caller a turn."""
         self._requests: dict[int, tuple[Request, int]] = {}
         """By ticket: a request that somebody waits for, and how many of its completions are still to come."""
         self._tasks: dict[int, list[concurrent.futures.Future[None]]] = {}
@@ -97,10 +98,12 @@ class Remote:
     def step(self) -> list[Written]:
         """What is done, after at most POLL_S. Raises EngineFailed, once for a request, for one that was given up."""
         written: list[Written] = []
+        nudged = False
         try:
             while not self.idle:
-                ticket, result = self._done.get(timeout=0 if written else POLL_S)
-                if ticket not in self._requests:
+                ticket, result = self._done.get(timeout=0 if written or nudged else POLL_S)
+                nudged |= result is None
+                if result is None or ticket not in self._requests:
                     continue  # cancelled
                 request, n_left = self._requests[ticket]
                 if isinstance(result, Exception):
@@ -115,6 +118,10 @@ class Remote:
         except queue.Empty:
             pass
         return written
+
+    def nudge(self) -> None:
+        """End a `step` that waits. From any thread."""
+        self._done.put((0, None))
 
     def cancel(self, key: Hashable) -> None:
         for ticket in [t for t, (request, _) in self._requests.items() if request.key == key]:

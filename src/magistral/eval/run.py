@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from magistral.engines.base import Engine, Request, Written
 from magistral.errors import RunFailed, VerifierFailed
 from magistral.eval.scores import by_family, scores
 from magistral.flow import Problem, Scored
-from magistral.log import RunFolder, write_atomically
+from magistral.log import RunFolder, plain, write_atomically
 from magistral.recipe import Recipe
 
 
@@ -60,12 +59,5 @@ def run_eval(
         "scores": scores(judged, recipe.eval.n_runs),
         "by_family": by_family(judged, recipe.eval.n_runs),
     }
-    write_atomically(folder.path / "eval.json", json.dumps(_plain(result), indent=1) + "\n")
+    write_atomically(folder.path / "eval.json", json.dumps(plain(result), indent=1) + "\n")
     return result
-
-
-def _plain(value: Any) -> Any:
-    """Infinity is no JSON: an open bound is null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -118,13 +118,13 @@ class Accounts(Gate):
         aborted = sum(e.usage.completion for e in ticket.ends.values() if e.end is End.CANCELLED)
         states = {e.end.value for e in ticket.ends.values()}
         state = "failed" if ticket.failed else states.pop() if len(states) == 1 else "done"
-        first = ticket.first_token - ticket.started if ticket.first_token else None
-        row = (state, usage.cached, usage.thinking, usage.answer, aborted, time.monotonic() - ticket.started, first, ticket.id)
-        self._write(
-            "UPDATE requests SET state = ?, cached = ?, thinking = ?, answer = ?, aborted = ?, seconds = ?, first_token_s = ?"
-            " WHERE id = ?",
-            row,
-        )
+        found = {
+            "state": state, "prompt": usage.prompt, "cached": usage.cached, "thinking": usage.thinking, "answer": usage.answer,
+            "aborted": aborted, "seconds": time.monotonic() - ticket.started,
+            "first_token_s": ticket.first_token - ticket.started if ticket.first_token else None,
+        }  # fmt: skip
+        columns = ", ".join(f"{name} = ?" for name in found)
+        self._write(f"UPDATE requests SET {columns} WHERE id = ?", (*found.values(), ticket.id))
         if not self._unkept:
             self._unkept = self.audit.add(ticket)
 

@@ -95,7 +95,9 @@ def _counting(how: Asking) -> Handler:
         try:
             await how.gate.admit(request)
             ask = dialect.read({"max_tokens": 1, **await read_json(request)})
-            prompt, _ = how.service.model(ask.model).prompt(ask)
+            served = how.service.model(ask.model)
+            served.tokens()
+            prompt, _ = served.prompt(ask)
             return JSONResponse({"input_tokens": len(prompt)})
         except Refused as e:
             return asking.refusal(how, dialect, e)

@@ -75,6 +75,8 @@ class Ask:
     start: Start = "free"
     thinking_budget: int | None = None
     """Tokens of thinking, at most."""
+    effort: str = ""
+    """The wish that `thinking_budget` was made of; empty: none, or the budget is a wish of its own."""
     answer_reserve: int | None = None
     """Tokens of max_tokens that thinking leaves for the answer; None: the server's share."""
     detect_loops: bool = True
@@ -195,6 +197,8 @@ class Failed:
     """The engine broke; no completion of this request ends."""
 
     message: str
+    status: int = 500
+    """502: it was another server."""
 
 
 Event = Started | Piece | ToolCall | Note | Ended | Failed

@@ -9,6 +9,7 @@ from typing import Any
 from magistral.errors import ModelError, UserError
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Note, Start, Turn
+from magistral.serve.phases import Phases, Terms
 from magistral.serve.phrases import closing_phrase
 from magistral.serve.pieces import CALLS, Cutter, PlainCutter, TextCutter, TokenCutter
 from magistral.serve.steering import ServingEngine
@@ -44,7 +45,25 @@ class Served:
     weights: str = ""
     """SHA-256 of the weights, for the audit log."""
 
-    def cutter(self, ask: Ask) -> Cutter:
+    def phases(self, ask: Ask, terms: Terms, index: int) -> Phases:
+        """What reads the completion of that place."""
+        return Phases(self.tokenizer, self._cutter(ask), terms, eos=self.tokenizer.eos, index=index)
+
+    def options(self, ask: Ask) -> dict[str, Any]:
+        """Further fields of the engine's Request."""
+        return {}
+
+    def room(self, n_prompt: int) -> int:
+        """Tokens that a completion may have."""
+        return self.window - n_prompt
+
+    def n_prompt(self, prompt: Sequence[int]) -> int:
+        return len(prompt)
+
+    def tokens(self) -> None:
+        """Raises Refused where this model's tokens are not known here, so that it cannot be steered either."""
+
+    def _cutter(self, ask: Ask) -> Cutter:
         if ask.raw_prompt is not None:
             return PlainCutter()
         start: Start = "answer" if ask.prefix else ask.start
@@ -103,24 +122,28 @@ class Served:
         return list(prompt)
 
     def _ids(self, ask: Ask, turns: Sequence[Turn]) -> list[int]:
-        system = [t for t in turns if t.role == "system"]
-        if not system and ask.default_system and self.system:
-            system = [Turn(role="system", text=self.system)]
-        messages = [self._system(system, ask)] if system or (ask.tools and not self.own_tools) else []
-        messages += [self._message(t) for t in turns if t.role != "system"]
+        messages = self._told(ask, turns)
         if ask.prefix:
             messages.append(Message(role="assistant", content=ask.prefix, unfinished=True))
         elif ask.start == "thinking":
             messages.append(Message(role="assistant", content=(("thinking", ""),), unfinished=True))
         elif ask.start == "answer":  # an empty trace, so that the model goes on with its answer
             messages.append(Message(role="assistant", content=(("thinking", ""), ("text", "")), unfinished=True))
-        for message in messages:
-            for text in [text for _, text in message.pieces]:
-                _check_text(text)
         try:
-            return conversation_tokens(self.tokenizer, messages, _functions(ask) if self.own_tools else ())
+            return conversation_tokens(self.tokenizer, messages, functions(ask) if self.own_tools else ())
         except (ModelError, UserError) as e:
             raise Refused("bad_request", str(e), field="messages") from None
+
+    def _told(self, ask: Ask, turns: Sequence[Turn]) -> list[Message]:
+        """Who said what, the system first."""
+        system = [t for t in turns if t.role == "system"]
+        if not system and ask.default_system and self.system:
+            system = [Turn(role="system", text=self.system)]
+        messages = [self._system(system, ask)] if system or (ask.tools and not self.own_tools) else []
+        messages += [self._message(t) for t in turns if t.role != "system"]
+        for text in [text for message in messages for _, text in message.pieces]:
+            _check_text(text)
+        return messages
 
     @property
     def own_tools(self) -> bool:
@@ -158,7 +181,7 @@ def _check_text(text: str) -> None:
         raise Refused("bad_request", f"character {e.start} of a text is half of a surrogate pair", field="messages") from None
 
 
-def _functions(ask: Ask) -> list[dict[str, Any]]:
+def functions(ask: Ask) -> list[dict[str, Any]]:
     return [
         {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
         for t in ask.tools

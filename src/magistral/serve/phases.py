@@ -7,8 +7,11 @@ thinking. Calls of tools are looked for in the answer alone; such words in think
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from magistral.engines.base import Written
+from magistral.flow import Finish
 from magistral.serve.events import Call, End, Ended, Event, Note, Phase, Piece, Token, ToolCall, Usage
 from magistral.serve.growing import Decoding, Growing, LoopDetector
 from magistral.serve.pieces import CALLS, Cutter, Finder, Trimmer, read_calls
@@ -78,6 +81,18 @@ class Phases:
         """The answer has certainly begun."""
         return not self.in_thinking and self.n_thinking + self.n_answer > 0
 
+    def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float]]:
+        """Tokens that have come since, with their log-probabilities."""
+        return zip(written.tokens[n_taken:], written.logprobs[n_taken:], strict=True)
+
+    def kept(self, token: int) -> Sequence[int]:
+        """What the audit log keeps of a token."""
+        return (token,)
+
+    def whole(self, written: Written) -> list[Event]:
+        """The engine wrote its last token."""
+        return self.finish(End.STOP if written.finish is Finish.STOP else End.LENGTH)
+
     def answer_now(self) -> None:
         """Close the thinking at the next token; nothing if the answer has begun."""
         self._asked = True
@@ -103,15 +118,15 @@ class Phases:
             events += self._decide(self._loops.feed(token) if self.terms.detect_loops else 0)
         return events + ([self._ended()] if self.end else [])
 
-    def finish(self, end: End) -> list[Event]:
-        """The engine wrote its last token, or was told to stop."""
+    def finish(self, end: End, calls: Sequence[Call] = ()) -> list[Event]:
+        """What was held back comes out. `calls`: those that the engine gave apart from the text."""
         assert self.end is None
         self._settle()
         events: list[Event] = []
         for phase, text in [*self._cutter.feed(None, self._growing.finish()), *self._cutter.finish()]:
             events += self._emit(phase, text)
         if self.end is None:
-            events += self._last(end)
+            events += self._last(end, calls)
         return [*events, self._ended()]
 
     def usage(self) -> Usage:
@@ -146,10 +161,10 @@ class Phases:
         tokens, self._tokens[phase] = tuple(self._tokens[phase]), []
         return [Piece(index=self.index, phase=phase, text=text, tokens=tokens)]
 
-    def _last(self, end: End) -> list[Event]:
+    def _last(self, end: End, given: Sequence[Call] = ()) -> list[Event]:
         """What was held back at the end of the answer, and the calls."""
         events: list[Event] = []
-        calls: list[Call] | None = None
+        calls = list(given) or None
         held = self._calls.finish()
         if self._calls.found and end is End.STOP:
             calls = read_calls(self._calls.after)

@@ -116,8 +116,11 @@ class _Plain:
         return ticket
 
     def _served(self, body: dict[str, Any]) -> Served:
+        """One whose tokens are known."""
         name = body.get("model", "")
-        return self.service.model(name if isinstance(name, str) else "")
+        served = self.service.model(name if isinstance(name, str) else "")
+        served.tokens()
+        return served
 
 
 def _card(served: Served, request: Request) -> dict[str, Any]:

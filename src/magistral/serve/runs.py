@@ -31,15 +31,15 @@ class Runs:
 
     def all(self) -> list[dict[str, Any]]:
         """Newest first."""
-        found = [(f.parent.name, RunFolder(f.parent).info()) for f in self.folder.glob("*/run.json")]
+        found = [(RunFolder(f.parent), RunFolder(f.parent).info()) for f in self.folder.glob("*/run.json")]
         found.sort(key=lambda pair: -float(pair[1].get("started", 0)))
-        return [{"name": name, "stage": info.get("stage", ""), "state": info.get("state", "")} for name, info in found]
+        return [{"name": run.path.name, "stage": info.get("stage", ""), "state": run.state} for run, info in found]
 
     def get(self, name: str) -> dict[str, Any]:
         run = self._run(name)
         steps = sorted(int(f.stem[5:]) for f in (run.path / "traces").glob("step-*.parquet") if f.stem[5:].isdigit())
         metrics = [{"step": m["step"], "values": _finite(m["values"])} for m in run.metrics()]
-        return {"name": name, "state": run.info().get("state", ""), "metrics": metrics, "steps": steps}
+        return {"name": name, "state": run.state, "metrics": metrics, "steps": steps}
 
     def groups(self, name: str, step: int) -> list[dict[str, Any]]:
         """The completions of one step, by group."""

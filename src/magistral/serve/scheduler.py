@@ -15,12 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from magistral.engines.base import Request, Written
+from magistral.engines.base import EngineFailed, Request, Written
 from magistral.errors import MagistralError, UserError
-from magistral.flow import Finish
 from magistral.serve.events import End, Event, Failed, Started
 from magistral.serve.phases import Phases
-from magistral.serve.steering import ServingEngine, Steerable
+from magistral.serve.steering import ServingEngine, Steerable, Waiting
 
 STALL_S = 60.0
 """An engine that has work and has not ended a step for so long is not ready (chosen: a long prefill on a CPU takes seconds)."""
@@ -47,6 +46,8 @@ class Job:
     """Called in the event loop."""
     urgent: bool = False
     """Before those that wait and are not."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the engine's Request."""
     key: int = -1
     written: list[int] = field(default_factory=list)
     n_taken: int = 0
@@ -91,6 +92,9 @@ class Scheduler:
         return self._thread is not None and not self.failure and not self._stopping and not stalled
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Once; again changes nothing."""
+        if self._thread:
+            return
         self._loop = loop
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -99,7 +103,7 @@ class Scheduler:
         """Cancel what is left and end the thread."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
+            self._wake()
         if self._thread:
             self._thread.join(timeout=30)
 
@@ -117,7 +121,7 @@ class Scheduler:
                 job.key, job.since = next(self._keys), time.monotonic()
                 at = next((i for i, j in enumerate(self._waiting) if job.urgent and not j.urgent), len(self._waiting))
                 self._waiting.insert(at, job)
-            self._changed.notify()
+            self._wake()
 
     def cancel(self, job: Job) -> None:
         """Its row is free before the next step."""
@@ -133,13 +137,19 @@ class Scheduler:
     def _command(self, command: Callable[[], None]) -> None:
         with self._changed:
             self._commands.append(command)
-            self._changed.notify()
+            self._wake()
+
+    def _wake(self) -> None:
+        """The engine's thread, whatever it waits for."""
+        self._changed.notify()
+        if isinstance(self.engine, Waiting):
+            self.engine.nudge()
 
     def _run(self) -> None:
         try:
             while self._take_commands():
                 start = time.monotonic()
-                done = self.engine.step()
+                done = self._step()
                 for written in [*done, *self.engine.partial()]:
                     self._deliver(written)
                 self._last_step = time.monotonic()
@@ -148,6 +158,15 @@ class Scheduler:
                 self._post()
         except Exception as e:  # noqa: BLE001 - whatever the engine broke with, its requests must hear of it
             self._fail(f"the engine broke: {type(e).__name__}: {e}")
+
+    def _step(self) -> list[Written]:
+        try:
+            return self.engine.step()
+        except EngineFailed as e:
+            if e.key not in self._rows:
+                raise
+            self._fail_one(self._rows[e.key], Failed(message=str(e.__cause__ or e), status=502))
+            return []
 
     def _take_commands(self) -> bool:
         """Wait for something to do, do what was commanded, let rows in; False at the end."""
@@ -172,7 +191,7 @@ class Scheduler:
             for job in jobs:
                 self._rows[job.key] = job
         for job in jobs:
-            self._out.append((job, [Started(index=job.phases.index, n_prompt=len(job.prompt))]))
+            self._out.append((job, [Started(index=job.phases.index, n_prompt=job.phases.terms.n_prompt)]))
             self._submit(job)
 
     def _submit(self, job: Job) -> None:
@@ -184,14 +203,19 @@ class Scheduler:
             temperature=job.temperature,
             top_p=job.top_p,
             key=job.key,
+            **job.options,
         )
         job.parts.append((len(job.written), seed, 0))
         job.n_taken = 0
         try:
             self.engine.submit(request)
-        except UserError as e:  # this request alone is what the engine does not take
-            self._forget(job, cancel=False)
-            self._out.append((job, [Failed(message=str(e))]))
+        except UserError as e:
+            self._fail_one(job, Failed(message=str(e)))
+
+    def _fail_one(self, job: Job, failed: Failed) -> None:
+        """This request alone is what the engine does not take, or gave up on."""
+        self._forget(job, cancel=False)
+        self._out.append((job, [failed]))
 
     def _deliver(self, written: Written) -> None:
         job = self._rows.get(written.request.key)  # type: ignore[call-overload]
@@ -199,9 +223,9 @@ class Scheduler:
             return
         events: list[Event] = []
         phases, n = job.phases, len(written.tokens)
-        for token, logprob in zip(written.tokens[job.n_taken :], written.logprobs[job.n_taken :], strict=True):
+        for token, logprob in phases.drawn(written, job.n_taken):
             job.n_taken += 1
-            job.written.append(token)
+            job.written += phases.kept(token)
             events += phases.take(token, logprob, forced=job.n_forcing > 0)
             job.n_forcing = max(0, job.n_forcing - 1)
             if phases.end or phases.wanted:
@@ -211,7 +235,7 @@ class Scheduler:
         if phases.wanted:
             events += self._force(job, cancelled=written.finish is None, exact=job.n_taken == n)
         elif phases.end is None and written.finish is not None:
-            events += phases.finish(End.STOP if written.finish is Finish.STOP else End.LENGTH)
+            events += phases.whole(written)
         if phases.end is not None:
             self._forget(job, cancel=written.finish is None)
         if events:

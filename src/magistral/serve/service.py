@@ -12,8 +12,9 @@ from typing import Any
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Ended, Event, Failed, Note, Piece, Usage
 from magistral.serve.model import Served
-from magistral.serve.phases import Phases, Terms
+from magistral.serve.phases import Terms
 from magistral.serve.scheduler import Full, Job, Scheduler
+from magistral.serve.steering import Closing
 
 RESERVED_SHARE = 4
 """Without a wish, thinking leaves one part in so many of max_tokens to the answer (chosen)."""
@@ -48,10 +49,8 @@ class Ticket:
 
     @property
     def usage(self) -> Usage:
-        total = Usage(prompt=len(self.jobs[0].prompt))
-        for usage in self.usages.values():
-            total = total + usage
-        return total
+        first, *rest = self.usages.values() or [self.jobs[0].phases.usage()]
+        return sum(rest, start=first)
 
     def take(self, events: list[Event]) -> None:
         """From the scheduler. Ends are kept even when nobody reads any more: they are what is accounted."""
@@ -91,6 +90,8 @@ class Ticket:
                 self.scheduler.cancel(job)
 
     def answer_now(self) -> None:
+        """Raises Refused where the model cannot be told what to write."""
+        self.served.tokens()
         for job in self.jobs:
             self.scheduler.answer_now(job)
 
@@ -113,6 +114,8 @@ class Service:
     async def stop(self) -> None:
         for scheduler in self.schedulers.values():
             await asyncio.to_thread(scheduler.stop)
+            if isinstance(scheduler.engine, Closing):
+                await asyncio.to_thread(scheduler.engine.close)
 
     def model(self, name: str) -> Served:
         if not name:
@@ -135,7 +138,7 @@ class Service:
         prompt, prompt_notes = laid_out or served.prompt(ask)
         if not prompt:
             raise Refused("bad_request", "the prompt is empty", field="messages")
-        terms = _terms(ask, served, len(prompt))
+        terms = _terms(ask, served, served.n_prompt(prompt))
         ticket = Ticket(id=secrets.token_hex(12), ask=ask, served=served, scheduler=self.schedulers[served.name], owner=owner)
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         n = ask.vote.k if ask.vote else ask.n
@@ -144,8 +147,7 @@ class Service:
                 prompt=tuple(prompt), seed=seed + i,
                 temperature=served.temperature if ask.temperature is None else ask.temperature,
                 top_p=served.top_p if ask.top_p is None else ask.top_p,
-                phases=Phases(served.tokenizer, served.cutter(ask), terms, eos=served.tokenizer.eos, index=i),
-                sink=ticket.take, urgent=ask.flash,
+                phases=served.phases(ask, terms, i), sink=ticket.take, urgent=ask.flash, options=served.options(ask),
             )
             for i in range(n)
         ]  # fmt: skip
@@ -165,7 +167,7 @@ class Service:
 
 
 def _terms(ask: Ask, served: Served, n_prompt: int) -> Terms:
-    room = served.window - n_prompt
+    room = served.room(n_prompt)
     if room < 1 or (ask.max_tokens or 0) > room:
         wanted = f" and max_tokens={ask.max_tokens}" if ask.max_tokens else ""
         raise Refused(

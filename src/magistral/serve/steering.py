@@ -22,6 +22,21 @@ class ServingEngine(Protocol):
 
 
 @runtime_checkable
+class Closing(Protocol):
+    """An engine that holds what must be given back."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """An engine whose `step` waits for what comes from elsewhere."""
+
+    def nudge(self) -> None:
+        """End such a wait."""
+
+
+@runtime_checkable
 class Steerable(Protocol):
     """An engine whose rows can be told what to write next. Without it the server cancels and asks again with a longer prompt,
     which computes the prompt anew."""

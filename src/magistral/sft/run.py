@@ -80,11 +80,11 @@ def _save(
     return state
 
 
-def n_steps(recipe: Recipe) -> int:
+def n_steps(recipe: Recipe, n_traces: int) -> int:
     sft = recipe.sft
     assert sft is not None
-    n_aside = max(1, round(sft.n_traces * ASIDE))
-    return (sft.n_traces - n_aside) // sft.n_batch * sft.epochs
+    n_aside = max(1, round(n_traces * ASIDE))
+    return (n_traces - n_aside) // sft.n_batch * sft.epochs
 
 
 def _batches(traces: Sequence[CheckedTrace], n: int, epochs: int, seed: int) -> Iterator[list[CheckedTrace]]:

@@ -22,8 +22,10 @@ class Curve:
     points: Sequence[tuple[int, float]]
 
 
-def chart(curves: Sequence[Curve], *, label: str) -> Markup:
-    """Axes with ticks, a line a curve, and at each point a title that names step and value. Empty if there is no point."""
+def chart(curves: Sequence[Curve], *, label: str, along: str = "step") -> Markup:
+    """Axes with ticks, a line a curve, and at each point a title that names step and value. Empty if there is no point.
+
+    `along`: what is counted from left to right."""
     points = [p for curve in curves for p in curve.points]
     if not points:
         return Markup("")
@@ -31,8 +33,8 @@ def chart(curves: Sequence[Curve], *, label: str) -> Markup:
     y_ticks = ticks(min(values), max(values))
     x = _Scale(min(steps), max(steps), _LEFT, _WIDTH - _RIGHT)
     y = _Scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
-    body = [_grid(y, y_ticks), _steps(x, min(steps), max(steps)), _labels(label)]
-    body += [_line(curve, i, x, y) for i, curve in enumerate(curves) if curve.points]
+    body = [_grid(y, y_ticks), _steps(x, min(steps), max(steps)), _labels(label, along)]
+    body += [_line(curve, i, x, y, along) for i, curve in enumerate(curves) if curve.points]
     legend = _legend([c.name for c in curves]) if len(curves) > 1 else Markup("")
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         _WIDTH, _HEIGHT, label, Markup("").join([*body, legend])
@@ -77,18 +79,18 @@ def _steps(x: _Scale, low: int, high: int) -> Markup:
     return Markup("").join(line.format(x(t), _HEIGHT - _BOTTOM + 17, t) for t in whole)
 
 
-def _labels(label: str) -> Markup:
+def _labels(label: str, along: str) -> Markup:
     return Markup(
-        '<text class="axis" x="{}" y="{}" text-anchor="end">step</text><text class="axis turned" x="{}" y="14" '
+        '<text class="axis" x="{}" y="{}" text-anchor="end">{}</text><text class="axis turned" x="{}" y="14" '
         'text-anchor="middle" transform="rotate(-90)">{}</text>'
-    ).format(_WIDTH - _RIGHT, _HEIGHT - 6, -(_HEIGHT - _BOTTOM + _TOP) / 2, label)
+    ).format(_WIDTH - _RIGHT, _HEIGHT - 6, along, -(_HEIGHT - _BOTTOM + _TOP) / 2, label)
 
 
-def _line(curve: Curve, index: int, x: _Scale, y: _Scale) -> Markup:
+def _line(curve: Curve, index: int, x: _Scale, y: _Scale, along: str) -> Markup:
     path = " ".join(f"{x(step)},{y(value)}" for step, value in curve.points)
-    dot = Markup('<circle cx="{}" cy="{}" r="{}"><title>{}, step {}: {}</title></circle>')
+    dot = Markup('<circle cx="{}" cy="{}" r="{}"><title>{}, {} {}: {}</title></circle>')
     radius = 2.5 if len(curve.points) <= 80 else 1.5
-    dots = Markup("").join(dot.format(x(s), y(v), radius, curve.name, s, number(v, 4)) for s, v in curve.points)
+    dots = Markup("").join(dot.format(x(s), y(v), radius, curve.name, along, s, number(v, 4)) for s, v in curve.points)
     return Markup('<g class="curve c{}"><polyline points="{}"/>{}</g>').format(index, path, dots)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral.errors import RunFolderError
-from magistral.log import RunFolder, read_run
+from magistral.log import read_run
 
 PARTS = ("format", "correctness", "length", "language")
 """Of the reward, in the order in which they are judged."""
@@ -119,24 +118,9 @@ def _read(path: Path) -> Run:
     if lines:
         info["last_seen"] = lines[-1].get("time")
     return Run(
-        name=path.resolve().name, stage=str(info.get("stage", "")), state=_state(folder, info), info=info,
+        name=path.resolve().name, stage=str(info.get("stage", "")), state=folder.state, info=info,
         metrics=metrics, evaluation=evaluation, kept=kept,
     )  # fmt: skip
-
-
-def _state(folder: RunFolder, info: Mapping[str, Any]) -> str:
-    """Whoever writes a run holds a lock that the kernel drops at its death."""
-    said = str(info.get("state", "stopped"))
-    if said != "running":
-        return said
-    try:
-        with (folder.path / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return said
-    except OSError:
-        return "killed"
-    return "killed"
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -1,35 +1,21 @@
-"""One self-contained HTML file of a run, or of a folder of runs: opens from disk, loads nothing.
-
-What a model wrote is hostile. Three things hold it: the template escapes every value (jinja2's autoescape), control
-characters are shown as pictures of themselves, and the page's Content-Security-Policy forbids every load and every script
-and style but the page's own, by their hashes.
-"""
+"""One self-contained HTML file of a run, or of a folder of runs."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from magistral.errors import RunFolderError
-from magistral.log import write_atomically
-from magistral.show.chart import Curve, chart, whisker
+from magistral.show.chart import Curve, chart
+from magistral.show.page import render_page, write_page
 from magistral.show.read import PARTS, Kept, Run, before_and_after, mean_parts
-from magistral.show.visible import visible
-from magistral.show.words import duration, maj_name, number, percent, row_name
+from magistral.show.words import maj_name, row_name
 
 MAX_COMPLETIONS = 400  # chosen: about a megabyte of page, which any browser filters at once
-MAX_CHARACTERS = 20_000  # of one text
 
-_POLICY = "default-src 'none'; style-src '{style}'; script-src '{script}'; base-uri 'none'; form-action 'none'"
 _CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "sft": {"loss": ("loss", "held_out_loss"), "learning rate": ("lr",)},
     "rl": {
@@ -59,26 +45,18 @@ class Shown:
 
 def write_report(runs: Sequence[Run], path: Path, *, title: str) -> None:
     """Raises RunFolderError where `path` cannot be written."""
-    page = render(runs, title=title)
-    try:
-        write_atomically(path, page)
-    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as e:
-        raise RunFolderError(f"{path} cannot be written ({e.strerror}): name another place with --report") from None
+    write_page(path, render(runs, title=title))
 
 
 def render(runs: Sequence[Run], *, title: str) -> str:
     """The whole page."""
-    style, script = _asset("report.css"), _asset("report.js")
     shown, left_out = chosen([Shown(run=run.name, kept=k) for run in runs for k in run.kept])
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalized)
-    environment.globals.update(duration=duration, number=number, percent=percent, row_name=row_name, whisker=whisker, PARTS=PARTS)
-    environment.filters["cut"] = cut
     evals = [run for run in runs if run.scores]
-    return environment.from_string(_asset("report.html.jinja")).render(
+    return render_page(
+        "report.html.jinja",
         title=title,
-        policy=_POLICY.format(style=_sha256(style), script=_sha256(script)),
-        style=Markup(style),
-        script=Markup(script),
+        row_name=row_name,
+        PARTS=PARTS,
         runs=runs,
         evals=evals,
         maj=maj_name(evals),
@@ -88,7 +66,6 @@ def render(runs: Sequence[Run], *, title: str) -> str:
         shown=shown,
         left_out=left_out,
         choices=_choices(shown),
-        written=time.strftime("%Y-%m-%d %H:%M"),
     )
 
 
@@ -98,18 +75,6 @@ def chosen(completions: Sequence[Shown]) -> tuple[list[Shown], int]:
     if n <= MAX_COMPLETIONS:
         return list(completions), 0
     return [completions[i * n // MAX_COMPLETIONS] for i in range(MAX_COMPLETIONS)], n - MAX_COMPLETIONS
-
-
-def cut(text: str) -> str:
-    """A text of tens of thousands of characters would make the page unusable: its start, and how much is missing."""
-    if len(text) <= MAX_CHARACTERS:
-        return text
-    return f"{text[:MAX_CHARACTERS]}\n… ({len(text) - MAX_CHARACTERS} more characters)"
-
-
-def _finalized(value: Any) -> Any:
-    """Every value that the template prints goes through here: nothing shows a control character."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _charts(run: Run) -> list[Markup]:
@@ -133,11 +98,3 @@ def _choices(shown: Sequence[Shown]) -> dict[str, list[Any]]:
         "outcome": sorted({s.kept.outcome for s in shown}),
         "family": sorted({s.kept.family for s in shown}),
     }
-
-
-def _asset(name: str) -> str:
-    return (resources.files("magistral.show") / name).read_text(encoding="utf-8")
-
-
-def _sha256(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -73,6 +73,8 @@ class CodeTests(_Record):
     language: str = ""
     """The only language that is taken, if it is named."""
     limits: TestLimits = TestLimits()
+    n_drawn: int = Field(default=N_TESTS, ge=1)
+    """How many tests judge one group, drawn at random; a benchmark has all of its own."""
 
     @model_validator(mode="after")
     def _tests_are_alike(self) -> Self:
@@ -81,11 +83,11 @@ class CodeTests(_Record):
         return self
 
     def drawn(self, problem: str, draw: int) -> list[int]:
-        """Indices of at most N_TESTS tests: by a hash of problem and draw, so that a group, and a replay, gets the same."""
+        """Indices of at most `n_drawn` tests: by a hash of problem and draw, so that a group, and a replay, gets the same."""
         ranked = sorted(
             range(len(self.tests)), key=lambda i: hashlib.sha256(f"{problem}\0{draw}\0{i}".encode(errors="replace")).digest()
         )
-        return sorted(ranked[:N_TESTS])
+        return sorted(ranked[: self.n_drawn])
 
 
 def read_tests(reference: str) -> CodeTests:

@@ -123,7 +123,7 @@ def test_a_family_that_cannot_be_had_says_what_to_change(family: Family, expecte
 
 
 def test_an_unknown_source_lists_the_known() -> None:
-    with pytest.raises(UnknownName, match="no source of problems named 'gym'; known: reasoning_gym"):
+    with pytest.raises(UnknownName, match=r"no source of problems named 'gym'; known: .*reasoning_gym"):
         problems(Problems(source="gym", n_train=1, n_held_out=1, families=(SUMS,)))
 
 

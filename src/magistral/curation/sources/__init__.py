@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from magistral.curation.sources import reasoning_gym
+from magistral.curation.sources import files, reasoning_gym
 from magistral.curation.sources.base import SOURCES, Source
 from magistral.flow import Problem
 from magistral.recipe import Problems
 
-__all__ = ["SOURCES", "Source", "problems", "reasoning_gym"]
+__all__ = ["SOURCES", "Source", "files", "problems", "reasoning_gym"]
 
 
 def problems(wanted: Problems) -> tuple[list[Problem], list[Problem]]:

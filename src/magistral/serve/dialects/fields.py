@@ -57,9 +57,14 @@ class Fields(BaseModel):
     reattach: bool = False
     """Put thinking back that was left out of earlier answers, where the server remembers it."""
 
-    def common(self, *, start: Start = "free", budget: int | None = None) -> dict[str, Any]:
-        """Arguments of Ask. `start` and `budget` are what the dialect's own fields say; ours go before them."""
+    def common(
+        self, *, start: Start = "free", budget: int | None = None, effort: str | None = None, max_tokens: int | None = None
+    ) -> dict[str, Any]:
+        """Arguments of Ask. What the dialect's own fields say; a budget goes before an effort, and ours before all."""
         budget = self.thinking_budget if self.thinking_budget is not None else budget
+        by_effort = effort is not None and budget is None
+        if by_effort:
+            start, budget = effort_of(effort, max_tokens)
         return {
             "model": self.model,
             "temperature": self.temperature,
@@ -67,6 +72,7 @@ class Fields(BaseModel):
             "stream": self.stream,
             "start": "answer" if self.flash or budget == 0 else start,
             "thinking_budget": budget or None,
+            "effort": effort if by_effort else "",
             "answer_reserve": self.answer_reserve,
             "detect_loops": self.detect_loops,
             "flash": self.flash,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras
 from magistral.serve.dialects.chat_fields import ChatFields, chat_arguments
-from magistral.serve.dialects.fields import check, effort_of, read, refuse_unless, seed_of
+from magistral.serve.dialects.fields import check, read, refuse_unless, seed_of
 from magistral.serve.dialects.openai_chat import call_fields, completion, usage_of
 from magistral.serve.errors import Kind, Refused
 from magistral.serve.events import Ask, End, Ended, Event, Failed, Note, Piece, ToolCall, Whole
@@ -51,10 +51,9 @@ class MistralChat:
         fields = read(MistralFields, body)
         refuse_unless((0,), {"prompt_logprobs": fields.prompt_logprobs})
         refuse_unless(([],), {"guardrails": fields.guardrails})
-        start, budget = effort_of(fields.reasoning_effort, fields.max_tokens)
         no_default = "prompt_mode" in body and body["prompt_mode"] is None  # absent is not null
         ask = Ask(
-            **fields.common(start=start, budget=budget),
+            **fields.common(effort=fields.reasoning_effort, max_tokens=fields.max_tokens),
             **chat_arguments(fields), max_tokens=fields.max_tokens,
             seed=seed_of(fields.random_seed if fields.random_seed is not None else fields.seed),
             default_system=not no_default, shape={"format": fields.format},

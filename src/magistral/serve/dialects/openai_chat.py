@@ -8,7 +8,7 @@ from typing import Any
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras, total
 from magistral.serve.dialects.chat_fields import ChatFields, ReasoningFields, chat_arguments
-from magistral.serve.dialects.fields import check, effort_of, read, seed_of
+from magistral.serve.dialects.fields import check, read, seed_of
 from magistral.serve.dialects.openai_errors import openai_error
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Call, End, Ended, Event, Failed, Note, Piece, Token, ToolCall, Usage, Whole
@@ -31,14 +31,13 @@ class OpenAIChat:
         max_tokens = fields.max_completion_tokens or fields.max_tokens
         reasoning = fields.reasoning or ReasoningFields()
         effort = "none" if reasoning.enabled is False else reasoning.effort or fields.reasoning_effort
-        start, budget = effort_of(effort, max_tokens)
         usage = bool(fields.stream_options and fields.stream_options.include_usage)
         shape = {
             "exclude": reasoning.exclude or not fields.include_reasoning,
             "details": fields.reasoning is not None,
         }
         ask = Ask(
-            **fields.common(start=start, budget=reasoning.max_tokens if reasoning.max_tokens is not None else budget),
+            **fields.common(budget=reasoning.max_tokens, effort=effort, max_tokens=max_tokens),
             **chat_arguments(fields), max_tokens=max_tokens, seed=seed_of(fields.seed), usage_in_stream=usage, shape=shape,
         )  # fmt: skip
         return check(ask)

@@ -15,7 +15,6 @@ from magistral.serve.dialects.fields import (
     assistant_turn,
     check,
     content_of,
-    effort_of,
     read,
     refuse_unless,
 )
@@ -75,11 +74,11 @@ class OpenAIResponses:
         refuse_unless((False, 0, "disabled"), {n: getattr(fields, n) for n in ("background", "top_logprobs", "truncation")})
         if fields.previous_response_id:
             raise Refused("bad_request", "responses are not kept here: send the whole conversation", field="previous_response_id")
-        start, budget = effort_of(fields.reasoning.effort if fields.reasoning else None, fields.max_output_tokens)
+        effort = fields.reasoning.effort if fields.reasoning else None
         told = [Turn(role="system", text=fields.instructions)] if fields.instructions else []
         said = [Turn(role="user", text=fields.input)] if isinstance(fields.input, str) else _turns(fields.input)
         ask = Ask(
-            turns=(*told, *said), **fields.common(start=start, budget=budget), **_tools(fields),
+            turns=(*told, *said), **fields.common(effort=effort, max_tokens=fields.max_output_tokens), **_tools(fields),
             max_tokens=fields.max_output_tokens, shape={"instructions": fields.instructions},
         )  # fmt: skip
         return check(ask)

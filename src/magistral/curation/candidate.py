@@ -1,0 +1,117 @@
+"""A problem on its way through the filters, and the files that candidates lie in between them: a line of JSON each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from magistral.curation.sources.benchmarks import BENCHMARKS, read_benchmark
+from magistral.curation.sources.files import read_rows
+from magistral.errors import UserError
+from magistral.flow import Problem
+
+QUESTIONS = ("question", "problem", "prompt", "text")
+"""Columns that a question is looked for in."""
+REFERENCES = ("reference", "answer", "final_answer")
+"""And its right answer."""
+
+
+class Solution(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    language: str
+    source: str
+
+
+class Candidate(BaseModel):
+    """Example: Candidate(id="a-1", question="What is 2 + 2?", reference="4")"""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, extra="ignore", populate_by_name=True)
+
+    id: str
+    question: str = Field(default="", validation_alias=AliasChoices(*QUESTIONS))
+    reference: str = Field(default="", validation_alias=AliasChoices(*REFERENCES))
+    kind: str = "math"
+    family: str = ""
+    language: str = "en"
+    options: tuple[str, ...] = ()
+    """Of a multiple choice, in the order of their letters, where the source gives them apart from the question."""
+    solutions: tuple[Solution, ...] = ()
+    """Programs that are said to solve a code problem."""
+    licence: str = ""
+    """Of the source."""
+    notes: dict[str, Any] = Field(default_factory=dict)
+    """What each stage found out, by the stage's name. What it changed it says under its own name, in words."""
+
+    @field_validator("id", "reference", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """A number is text that spells it, the only one of a list is itself; tests of code are JSON."""
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+            return value[0]
+        if isinstance(value, (dict, list)):
+            return json.dumps(value)
+        return str(value) if isinstance(value, (int, float)) else value
+
+    @property
+    def flow(self) -> Problem:
+        """As verifiers and engines know it."""
+        return Problem(
+            id=self.id,
+            question=self.question,
+            reference=self.reference,
+            kind=self.kind,
+            family=self.family,
+            language=self.language,
+        )
+
+    def but(self, **changes: Any) -> Self:
+        return self.model_copy(update=changes)
+
+    def noted(self, stage: str, what: Any) -> Self:
+        return self.but(notes={**self.notes, stage: what})
+
+    @property
+    def line(self) -> str:
+        return self.model_dump_json(exclude_defaults=True) + "\n"
+
+
+def raw_candidates(paths: Iterable[Path]) -> Iterator[Candidate]:
+    """Rows of JSONL, CSV, TSV or Parquet files; one without an id is called by its file and place.
+
+    Raises UserError, with file and line, for what is no candidate."""
+    for path in paths:
+        for number, row in enumerate(read_rows(path), 1):
+            values = {"id": f"{path.name.partition('.')[0]}-{number}"} | {k: v for k, v in row.values.items() if v is not None}
+            try:
+                yield Candidate.model_validate(values)
+            except ValidationError as e:
+                fault = e.errors()[0]
+                raise UserError(f"{row.where}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+
+
+def read_candidates(path: Path) -> Iterator[Candidate]:
+    """Of a file that a stage wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield Candidate.model_validate_json(line)
+
+
+def benchmark_questions(names: Iterable[str], data: Path) -> Iterator[tuple[str, str, bool]]:
+    """(where, question, whether it is not to be shown) of benchmarks by name, in the folder `data`, and of files.
+
+    Raises UserError for a file whose questions have none of the names we know, and where there is no file."""
+    for name in names:
+        if name in BENCHMARKS:
+            private = BENCHMARKS[name].private
+            yield from ((f"{name} {problem.id}", problem.question, private) for problem in read_benchmark(name, data))
+            continue
+        for row in read_rows(Path(name)):
+            column = next((name for name in QUESTIONS if row.values.get(name)), None)
+            if column is None:
+                raise UserError(f"{row.where}: none of the columns {', '.join(QUESTIONS)} holds a question")
+            yield row.where, str(row.values[column]), False

@@ -1,0 +1,104 @@
+"""What a measurement keeps, written as it comes: a completion the moment it is finished, its verdict the moment it is judged.
+
+completions.jsonl   a line a completion: its problem's id, index, seed, text cut in two, tokens, how it ended
+verdicts.jsonl      a line a verdict: outcome, reason, answer, and what the completion was like
+verdicts.parquet    the same with equal answers numbered alike; written whole when all are judged (columns: SCHEMA)
+
+A killed process leaves at most a line cut short, which is taken away; so a resumed run asks for nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from magistral.errors import RunFolderError
+from magistral.eval.ask import Key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Lines:
+    """A file of JSON lines that only grows. Threads may share it. Use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        _cut_torn_line(path)
+        self._file: IO[bytes] = path.open("ab")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n"  # half a surrogate pair is no text
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
+
+    def keys(self) -> set[Key]:
+        return {(row["problem_id"], row["index"]) for row in self}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return lines(self.path)
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """All of a file's rows, one in memory at a time. Raises RunFolderError where one is no JSON."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row: dict[str, Any] = json.loads(line)
+            except ValueError:
+                raise RunFolderError(f"{path}, line {number} is no JSON: the file was changed by something else") from None
+            yield row
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, 2)
+        while end:
+            start = max(0, end - (1 << 16))
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            end = start + newline + 1
+            if newline >= 0:
+                break
+        file.truncate(end)
+
+
+def schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([
+        ("problem_id", pa.string()), ("index", pa.int32()), ("family", pa.string()), ("language", pa.string()),
+        ("kind", pa.string()), ("outcome", pa.string()), ("reason", pa.string()), ("answer", pa.string()),
+        ("judge", pa.string()), ("versions", pa.string()), ("finish", pa.string()),
+        ("fault", pa.string()), ("one_language", pa.bool_()), ("n_tokens", pa.int32()), ("n_prompt", pa.int32()),
+        ("n_thinking", pa.int32()),
+    ])  # fmt: skip
+
+
+def read_verdicts(path: Path) -> pa.Table:
+    """verdicts.jsonl as a table, in the order of problems and indices, whatever the order of judging."""
+    import pyarrow as pa
+    from pyarrow import json as pa_json
+
+    if path.stat().st_size == 0:
+        return schema().empty_table()
+    options = pa_json.ParseOptions(explicit_schema=schema(), unexpected_field_behavior="error")
+    try:
+        table = pa_json.read_json(path, pa_json.ReadOptions(block_size=1 << 24), options)
+    except pa.ArrowInvalid as e:
+        raise RunFolderError(f"{path} holds a line that is no verdict: {e}") from None
+    return table.sort_by([("problem_id", "ascending"), ("index", "ascending")])
