@@ -70,16 +70,16 @@ def load_served(
 
     advice = version_of(version or "text")
     making = _llamacpp(model, n_slots, window) if engine == "llamacpp" else _native(model, n_slots, window, weights)
-    made, tokenizer, size, longest, digest = making
+    made, tokenizer, able, size, longest, digest = making
     return Served(
         name=name_of(model), engine=made, tokenizer=as_version(tokenizer, advice), window=size, n_slots=n_slots,
         system=told_by(model, version), temperature=advice.temperature, top_p=advice.top_p,
-        advised_window=advice.advised or longest, max_tokens=min(advice.max_tokens or 1024, size // 2), weights=digest,
+        able=frozenset(able), advised_window=advice.advised or longest, max_tokens=min(advice.max_tokens or 1024, size // 2), weights=digest,
     )  # fmt: skip
 
 
-Made = tuple["ServingEngine", "Tokenizer", int, int, str]
-"""The engine, its tokenizer, the window that is served, the model's own window, and what the audit log calls its weights."""
+Made = tuple["ServingEngine", "Tokenizer", tuple[str, ...], int, int, str]
+"""The engine, its tokenizer, which of engines.base.OPTIONS it does, the window that is served, the model's own window, and what the audit log calls its weights."""
 
 
 def _native(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"]) -> Made:
@@ -89,7 +89,8 @@ def _native(model: str, n_slots: int, window: int | None, weights: Literal["floa
     loaded, tokenizer = load_model(model)
     size = _window(model, window, loaded.sizes.window)
     engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
-    return engine, tokenizer, size, loaded.sizes.window, f"{_hash(loaded)}:{weights}"
+    able = ("top_k", "min_p", "n_top", "mask", "draft", "prediction")
+    return engine, tokenizer, able, size, loaded.sizes.window, f"{_hash(loaded)}:{weights}"
 
 
 def _llamacpp(model: str, n_slots: int, window: int | None) -> Made:
@@ -110,7 +111,7 @@ def _llamacpp(model: str, n_slots: int, window: int | None) -> Made:
     engine = LlamacppEngine(file, tokenizer, n_slots=n_slots, window=size, n_threads=torch.get_num_threads())
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return engine, tokenizer, size, sizes.window, f"{digest}:llamacpp"
+    return engine, tokenizer, ("top_k", "min_p", "n_top"), size, sizes.window, f"{digest}:llamacpp"
 
 
 def _window(model: str, wished: int | None, longest: int) -> int:

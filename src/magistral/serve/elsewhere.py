@@ -20,7 +20,7 @@ from magistral.flow import Finish
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Call, End, Event, Note, Phase, Usage
 from magistral.serve.model import Served, functions
-from magistral.serve.phases import Phases, Terms
+from magistral.serve.phases import Phases, Terms, Top
 from magistral.text.message import Message
 from magistral.text.tokens import byte_tokenizer
 
@@ -64,8 +64,8 @@ class HeardPhases(Phases):
         self._usage: Usage | None = None
         super().__init__(self._heard, self._heard, terms, eos=-1, index=index)
 
-    def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float]]:
-        return [(self._heard.number(piece), 0.0) for piece in written.pieces[n_taken:]]
+    def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float, Top]]:
+        return [(self._heard.number(piece), 0.0, ()) for piece in written.pieces[n_taken:]]
 
     def kept(self, token: int) -> Sequence[int]:
         return self._heard.decode([token]).encode("utf-8", "replace")
@@ -125,7 +125,12 @@ class Elsewhere(Served):
     def options(self, ask: Ask) -> dict[str, Any]:
         """What the request does not name is the endpoint's own."""
         extra: dict[str, Any] = {name: getattr(ask, name) for name in ("max_tokens", "temperature", "top_p")}
+        extra |= {"top_k": ask.top_k or None, "min_p": ask.min_p or None}
+        extra["prediction"] = {"type": "content", "content": ask.prediction} if ask.prediction else None
         extra["reasoning_effort"] = "none" if ask.start == "answer" else ask.effort or None
+        if ask.schema is not None:
+            form = {"name": "answer", "schema": ask.schema, "strict": True}
+            extra["response_format"] = {"type": "json_schema", "json_schema": form}
         if ask.tools:
             extra |= {"tools": functions(ask), "tool_choice": self._required if ask.tools_required else "auto"}
         return {"messages": tuple(self._messages(ask)), "extra": extra}

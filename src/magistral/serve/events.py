@@ -81,6 +81,16 @@ class Ask:
     """Tokens of max_tokens that thinking leaves for the answer; None: the server's share."""
     detect_loops: bool = True
     logprobs: bool = False
+    n_top: int = 0
+    """How many of the likeliest tokens to report with each."""
+    top_k: int = 0
+    """Draw from this many of the likeliest tokens; 0: from all."""
+    min_p: float = 0.0
+    """Draw from tokens at least this share as likely as the likeliest."""
+    prediction: str = ""
+    """What the answer is expected to say: guessed from, so that what agrees comes faster."""
+    schema: dict[str, Any] | None = None
+    """JSON schema that the answer follows, from where it begins; None: any text."""
     tools: tuple[Tool, ...] = ()
     tools_required: bool = False
     stream: bool = False
@@ -103,6 +113,8 @@ class Tool:
     description: str
     parameters: dict[str, Any]
     """JSON schema."""
+    strict: bool = False
+    """The arguments must follow it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,19 +137,24 @@ class Usage:
     answer: int = 0
     forced: int = 0
     """Of thinking, put in by the server: the closing phrase."""
+    drafted: int = 0
+    accepted: int = 0
+    """Guessed ahead, and those of them that were right."""
 
     @property
     def completion(self) -> int:
         return self.thinking + self.answer
 
     def __add__(self, other: Usage) -> Usage:
-        """Of two completions of one prompt, which counts once."""
+        """Of two completions of one prompt, which counts once: what neither found computed was computed."""
         return Usage(
             prompt=max(self.prompt, other.prompt),
-            cached=max(self.cached, other.cached),
+            cached=min(self.cached, other.cached),
             thinking=self.thinking + other.thinking,
             answer=self.answer + other.answer,
             forced=self.forced + other.forced,
+            drafted=self.drafted + other.drafted,
+            accepted=self.accepted + other.accepted,
         )
 
 
@@ -146,6 +163,8 @@ class Token:
     id: int
     text: str
     logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+    """The likeliest at its place with their log-probabilities, likeliest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
