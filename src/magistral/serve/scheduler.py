@@ -220,7 +220,7 @@ class Scheduler:
     def _force(self, job: Job, *, cancelled: bool, exact: bool) -> list[Event]:
         tokens, job.phases.wanted = job.phases.wanted, ()
         if isinstance(self.engine, Steerable) and cancelled and exact:
-            self.engine.force(job.key, tokens)
+            self.engine.force(job.key, 0, tokens)
             job.n_forcing = len(tokens)
             return []
         events: list[Event] = []
