@@ -31,7 +31,9 @@ from common import load_average, versions, write_results
 N_TOKENS = 48
 CLIENTS = (1, 8, 32)
 QUESTION = "Write a long story about a lighthouse keeper and the sea."
-REPEATING = "Repeat this text word for word, and nothing else:\n" + "The keeper lit the lamp at dusk and wrote the hour in his book. " * 6
+REPEATING = (
+    "Repeat this text word for word, and nothing else:\n" + "The keeper lit the lamp at dusk and wrote the hour in his book. " * 6
+)
 N_REPEATED = 96
 SEED = 0
 N_IDLE = 500
@@ -44,14 +46,15 @@ class Server:
 
     def __init__(self, command: list[str], *, model: str, ready: str, port: int) -> None:
         self.model, self.url = model, f"http://127.0.0.1:{port}"
-        self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        log = Path(tempfile.gettempdir()) / f"magistral-benchmark-{port}.log"
+        with log.open("w") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
         while True:
             try:
                 if httpx.get(f"{self.url}{ready}").status_code == 200:
                     return
             except httpx.TransportError:
-                assert self.process.poll() is None, Path(self.log.name).read_text()[-2000:]
+                assert self.process.poll() is None, log.read_text()[-2000:]
             time.sleep(0.2)
 
     @property
@@ -70,7 +73,6 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        self.log.close()
 
 
 def free_port() -> int:
@@ -218,7 +220,12 @@ def measure_others(folder: str) -> dict[str, Any]:
 
 def measure_flash(folder: str) -> dict[str, float]:
     """Tokens a second of one user's answer on a text that repeats its prompt, the first token left out."""
-    changes = {"messages": [{"role": "user", "content": REPEATING}], "max_tokens": N_REPEATED, "temperature": 0, "detect_loops": False}
+    changes = {
+        "messages": [{"role": "user", "content": REPEATING}],
+        "max_tokens": N_REPEATED,
+        "temperature": 0,
+        "detect_loops": False,
+    }
     said = {}
     for name, options, more in (("plain", "float32", {}), ("flash", "int8", {"flash": True})):
         with ours(folder, "--weights", options) as server:
@@ -245,7 +252,7 @@ async def idle_streams(server: Server) -> float:
             await one_client(client, server.model, 0, max_tokens=3000, detect_loops=False)
 
         first = asyncio.create_task(wait())
-        while "magistral_writing{model=\"smollm2\"} 1.0" not in (await client.get("/metrics")).text:
+        while 'magistral_writing{model="smollm2"} 1.0' not in (await client.get("/metrics")).text:
             await asyncio.sleep(0.2)
         before = server.rss_mb
         tasks = [asyncio.create_task(wait()) for _ in range(N_IDLE)]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from magistral.engines.base import Request
 from magistral.engines.native.draw import draw, uniforms
 
 QUARTERS = [0.5, 0.25, 0.25]
 
 
-def drawn(p: list[float], u: float, *, temperature: float = 1.0, top_p: float = 1.0) -> tuple[int, float]:
-    logits = torch.tensor([p]).log()
-    token, logprob = draw(logits, torch.tensor([u]), torch.tensor([temperature]), torch.tensor([top_p]))
+def terms(**changes: Any) -> Request:
+    return Request(prompt=(1,), seeds=(0,), max_tokens=1, **changes)
+
+
+def drawn(p: list[float], u: float, **changes: Any) -> tuple[int, float]:
+    token, logprob, _ = draw(torch.tensor([p]).log(), torch.tensor([u]), [terms(**changes)])
     return int(token), float(logprob)
 
 
@@ -74,7 +79,8 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, nucleus: dict
 
 def test_each_row_keeps_its_own_temperature_and_top_p() -> None:
     logits = torch.tensor([QUARTERS] * 3).log()
-    tokens, logprobs = draw(logits, torch.tensor([0.8, 0.8, 0.8]), torch.tensor([1.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 0.4]))
+    rows = [terms(), terms(temperature=0.0), terms(top_p=0.4)]
+    tokens, logprobs, _ = draw(logits, torch.tensor([0.8, 0.8, 0.8]), rows)
     assert tokens.tolist() == [2, 0, 0]
     assert logprobs.exp().tolist() == pytest.approx([0.25, 0.5, 1.0])
 
@@ -91,7 +97,7 @@ def test_every_word_is_drawn_as_often_as_it_is_likely(n_words: int) -> None:
     p = torch.arange(n_words, dtype=torch.float32)  # word 0 is impossible
     n = 20_000
     u = (torch.arange(n) + 0.5) / n
-    tokens, logprobs = draw(p.log().expand(n, -1), u, torch.ones(n), torch.ones(n))
+    tokens, logprobs, _ = draw(p.log().expand(n, -1), u, [terms()] * n)
     counts = torch.bincount(tokens, minlength=n_words) / n
     assert float((counts - p / p.sum()).abs().max()) <= 2 / n
     assert torch.allclose(logprobs.exp(), (p / p.sum())[tokens], rtol=1e-4)

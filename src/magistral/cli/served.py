@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -69,17 +70,26 @@ def load_served(
     from magistral.text.versions import as_version, version_of
 
     advice = version_of(version or "text")
-    making = _llamacpp(model, n_slots, window) if engine == "llamacpp" else _native(model, n_slots, window, weights)
-    made, tokenizer, able, size, longest, digest = making
+    made = _llamacpp(model, n_slots, window) if engine == "llamacpp" else _native(model, n_slots, window, weights)
     return Served(
-        name=name_of(model), engine=made, tokenizer=as_version(tokenizer, advice), window=size, n_slots=n_slots,
-        system=told_by(model, version), temperature=advice.temperature, top_p=advice.top_p,
-        able=frozenset(able), advised_window=advice.advised or longest, max_tokens=min(advice.max_tokens or 1024, size // 2), weights=digest,
+        name=name_of(model), engine=made.engine, tokenizer=as_version(made.tokenizer, advice), able=frozenset(made.able),
+        window=made.window, n_slots=n_slots, system=told_by(model, version), temperature=advice.temperature, top_p=advice.top_p,
+        advised_window=advice.advised or made.longest, max_tokens=min(advice.max_tokens or 1024, made.window // 2),
+        weights=made.digest,
     )  # fmt: skip
 
 
-Made = tuple["ServingEngine", "Tokenizer", tuple[str, ...], int, int, str]
-"""The engine, its tokenizer, which of engines.base.OPTIONS it does, the window that is served, the model's own window, and what the audit log calls its weights."""
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    engine: ServingEngine
+    tokenizer: Tokenizer
+    able: tuple[str, ...]
+    """Which of engines.base.OPTIONS the engine does."""
+    window: int
+    longest: int
+    """The model's own window."""
+    digest: str
+    """What the audit log calls the weights."""
 
 
 def _native(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"]) -> Made:
@@ -89,8 +99,10 @@ def _native(model: str, n_slots: int, window: int | None, weights: Literal["floa
     loaded, tokenizer = load_model(model)
     size = _window(model, window, loaded.sizes.window)
     engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
-    able = ("top_k", "min_p", "n_top", "mask", "draft", "prediction")
-    return engine, tokenizer, able, size, loaded.sizes.window, f"{_hash(loaded)}:{weights}"
+    return Made(
+        engine=engine, tokenizer=tokenizer, able=("top_k", "min_p", "n_top", "mask", "draft", "prediction"), window=size,
+        longest=loaded.sizes.window, digest=f"{_hash(loaded)}:{weights}",
+    )  # fmt: skip
 
 
 def _llamacpp(model: str, n_slots: int, window: int | None) -> Made:
@@ -111,7 +123,10 @@ def _llamacpp(model: str, n_slots: int, window: int | None) -> Made:
     engine = LlamacppEngine(file, tokenizer, n_slots=n_slots, window=size, n_threads=torch.get_num_threads())
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return engine, tokenizer, ("top_k", "min_p", "n_top"), size, sizes.window, f"{digest}:llamacpp"
+    return Made(
+        engine=engine, tokenizer=tokenizer, able=("top_k", "min_p", "n_top"), window=size, longest=sizes.window,
+        digest=f"{digest}:llamacpp",
+    )  # fmt: skip
 
 
 def _window(model: str, wished: int | None, longest: int) -> int:

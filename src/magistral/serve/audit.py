@@ -111,6 +111,7 @@ def _entry(ticket: Ticket, salt: bytes) -> dict[str, Any]:
         "top_p": job.top_p,
         "top_k": ask.top_k,
         "min_p": ask.min_p,
+        "masked": "mask" in job.options,
         "max_tokens": job.phases.terms.max_tokens,
         "vote": ask.vote.k if ask.vote else None,
         "failed": ticket.failed,

@@ -213,11 +213,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The engine broke; no completion of this request ends."""
+    """No completion of this request ends."""
 
     message: str
     status: int = 500
-    """502: it was another server."""
+    """400: the engine does not take it; 502: it was another server that broke."""
 
 
 Event = Started | Piece | ToolCall | Note | Ended | Failed

@@ -87,7 +87,7 @@ class Phases:
     def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float, Top]]:
         """Tokens that have come since, with their log-probabilities and those of the likeliest."""
         self._written = written
-        top = written.top[n_taken:] or itertools.repeat([])
+        top: Iterable[Top] = written.top[n_taken:] or itertools.repeat(())
         return zip(written.tokens[n_taken:], written.logprobs[n_taken:], top, strict=False)
 
     def kept(self, token: int) -> Sequence[int]:
@@ -106,7 +106,9 @@ class Phases:
         """Events of one more token. Look at `end` and `wanted` after it."""
         assert self.end is None
         self.n_forced += forced
-        self._pending.append(self._token(token, logprob, top) if self.terms.logprobs else Token(id=token, text="", logprob=logprob))
+        self._pending.append(
+            self._token(token, logprob, top) if self.terms.logprobs else Token(id=token, text="", logprob=logprob)
+        )
         if token == self._eos:
             self._settle()
             return self.finish(End.STOP)

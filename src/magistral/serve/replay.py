@@ -31,7 +31,9 @@ def _one(engine: ServingEngine, i: int, prompt: Sequence[int], entry: dict[str, 
     n = 0
     for part in said["parts"]:
         before, wanted = said["tokens"][: part["at"]], said["tokens"][part["at"] : part["at"] + part["n"]]
-        got = _write(engine, [*prompt, *before], part, entry, told={at: said["tokens"][at : at + n] for at, n in said.get("forced", ())})
+        got = _write(
+            engine, [*prompt, *before], part, entry, told={at: said["tokens"][at : at + n] for at, n in said.get("forced", ())}
+        )
         same = next((j for j, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got)))
         n += same
         if same < len(wanted):

@@ -212,7 +212,7 @@ class Scheduler:
         try:
             self.engine.submit(request)
         except UserError as e:
-            self._fail_one(job, Failed(message=str(e)))
+            self._fail_one(job, Failed(message=str(e), status=400))
 
     def _fail_one(self, job: Job, failed: Failed) -> None:
         """This request alone is what the engine does not take, or gave up on."""

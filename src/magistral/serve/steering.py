@@ -42,4 +42,4 @@ class Steerable(Protocol):
     which computes the prompt anew."""
 
     def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
-        """The next tokens of this completion are these, taken through the cache without a draw; `step` writes them like others."""
+        """As `engines.base.Steerable`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral.errors import RunFolderError
-from magistral.log import RunFolder, read_run
+from magistral.log import read_run
 
 PARTS = ("format", "correctness", "length", "language")
 """Of the reward, in the order in which they are judged."""

@@ -129,10 +129,7 @@ def _call_of(call: CallField) -> Call:
 
 def chat_arguments(fields: ChatFields) -> Json:
     """Arguments of Ask that this dialect and Mistral's have alike."""
-    plain = {
-        n: getattr(fields, n)
-        for n in ("frequency_penalty", "presence_penalty", "logit_bias", "min_tokens")
-    }
+    plain = {n: getattr(fields, n) for n in ("frequency_penalty", "presence_penalty", "logit_bias", "min_tokens")}
     refuse_unless((0, {}), plain)
     refuse_unless((1,), {"repetition_penalty": fields.repetition_penalty})
     if fields.top_logprobs and not fields.logprobs:

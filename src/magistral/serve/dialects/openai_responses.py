@@ -82,7 +82,8 @@ class OpenAIResponses:
         said = [Turn(role="user", text=fields.input)] if isinstance(fields.input, str) else _turns(fields.input)
         ask = Ask(
             turns=(*told, *said), **fields.common(effort=effort, max_tokens=fields.max_output_tokens), **_tools(fields),
-            schema=schema_of(form, "text.format"), max_tokens=fields.max_output_tokens, shape={"instructions": fields.instructions},
+            schema=schema_of(form, "text.format"), max_tokens=fields.max_output_tokens,
+            shape={"instructions": fields.instructions},
         )  # fmt: skip
         return check(ask)
 
