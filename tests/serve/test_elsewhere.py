@@ -80,19 +80,21 @@ def test_thinking_answer_and_usage_pass_through_in_every_dialect(upstream: str) 
 
 def test_a_stream_comes_while_it_is_written() -> None:
     engine = Scripted(going_on)
-    engine.step_s = 0.002
+    engine.held_at = 100
     with before_ours(engine, "openai") as client:
         body = {**BODY, "stream": True, "detect_loops": False, "max_tokens": 400}
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
-            next(line for line in response.iter_lines() if "reasoning" in line)
-            assert engine.n_steps < 300
+            lines = response.iter_lines()
+            next(line for line in lines if "reasoning" in line)
+            engine.go.set()
+            assert "[DONE]" in list(lines)[-2]
 
 
 def test_who_leaves_ends_the_request_at_the_endpoint() -> None:
     engine = Scripted(going_on)
     engine.step_s = 0.002
     with before_ours(engine, "openai") as client:
-        body = {**BODY, "stream": True, "detect_loops": False}
+        body = {**BODY, "stream": True, "detect_loops": False, "max_tokens": 3900}
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
             next(line for line in response.iter_lines() if "reasoning" in line)
         until(lambda: engine.cancelled)
