@@ -143,6 +143,13 @@ def test_where_the_endpoint_does_not_say_how_much_was_thinking_it_is_its_share_o
     assert (found.prompt, found.completion, found.thought) == (5, 12, 8)
 
 
+def test_thinking_that_an_endpoint_leaves_in_tags_is_told_apart() -> None:
+    said = [delta(content=text) for text in ("<th", "ink>\nhm</thi", "nk>\nIt is", " 4")]
+    with before_saying(*said, *ending(), "[DONE]") as (client, _):
+        found = of_chat(client.post("/v1/chat/completions", json=BODY).json())
+    assert (found.thinking, found.answer) == ("hm", "It is 4")
+
+
 @pytest.mark.parametrize(
     ("path", "changes"),
     [

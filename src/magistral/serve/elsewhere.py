@@ -21,8 +21,10 @@ from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Call, End, Event, Note, Phase, Usage
 from magistral.serve.model import Served, functions
 from magistral.serve.phases import Phases, Terms, Top
+from magistral.serve.pieces import Cutter, PlainCutter, TextCutter
 from magistral.text.message import Message
 from magistral.text.tokens import byte_tokenizer
+from magistral.text.trace import THINK_TEXT
 
 BYTES_PER_TOKEN = 4
 """By which a prompt's tokens are guessed until the endpoint has counted them (chosen: about that of English text)."""
@@ -31,10 +33,13 @@ TRIES = Tries(n=2, first_wait_s=0.5, longest_wait_s=5)
 
 
 class Heard:
-    """Pieces of text numbered, so that what is made for tokens reads them too: a piece is a token whose phase is known."""
+    """Pieces of text numbered, so that what is made for tokens reads them too: a piece is a token whose phase is known.
+
+    An endpoint that leaves thinking in tags in the text is read by the tags, until it says itself what is thinking."""
 
     def __init__(self) -> None:
         self.phase: Phase = "answer"
+        self._tags: Cutter = TextCutter(THINK_TEXT)
         self._numbers: dict[tuple[str, str], int] = {}
         self._pieces: list[tuple[str, str]] = []
 
@@ -48,12 +53,15 @@ class Heard:
         return "".join(self._pieces[i][1] for i in ids)
 
     def feed(self, token: int | None, text: str) -> list[tuple[Phase, str]]:
-        if token is not None:
-            self.phase = "thinking" if self._pieces[token][0] == "thinking" else "answer"
-        return [(self.phase, text)] if text else []
+        if token is not None and self._pieces[token][0] == "thinking":
+            self.phase, self._tags = "thinking", PlainCutter()
+            return [("thinking", text)]
+        out = self._tags.feed(token, text)
+        self.phase = self._tags.phase
+        return out
 
     def finish(self) -> list[tuple[Phase, str]]:
-        return []
+        return self._tags.finish()
 
 
 class HeardPhases(Phases):
