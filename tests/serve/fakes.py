@@ -84,7 +84,7 @@ class Scripted:
 class Steered(Scripted):
     """The same, which can be told what to write next."""
 
-    def force(self, key: Hashable, tokens: Sequence[int]) -> None:
+    def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
         written, _ = self._rows[key]
         rest = self.say(self.tokenizer.decode([*written.request.prompt, *written.tokens, *tokens]))
         self._rows[key] = (written, [*tokens, *self.tokenizer.encode(rest), self.tokenizer.eos])
