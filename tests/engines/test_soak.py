@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
 from magistral.engines.base import Request, Written
 from magistral.engines.native.engine import NativeEngine
 from magistral.models.transformer import Transformer
@@ -43,6 +45,7 @@ def replayed(engine: NativeEngine, written: Written) -> Written:
     return finish(engine)[0]
 
 
+@pytest.mark.slow  # half a minute
 def test_a_soak(tiny: Tiny) -> None:
     choose = random.Random(5)
     models = [tiny(seed=i) for i in range(4)]
