@@ -97,6 +97,10 @@ class Ragged:
             ends.append(ends[-1] + span.n)
         self.positions = torch.tensor([p for s in spans for p in range(s.start, s.start + s.n)], device=device)
         self.rows = torch.tensor([s.row for s in spans for _ in range(s.n)], device=device)
+        _, _, K, C, _ = cache.keys.shape
+        heads = torch.arange(K, device=device)[:, None]
+        self.at_KN = ((self.rows * K + heads) * C + self.positions).flatten()
+        """Of each head's keys of each token, the line in a layer's cache."""
         self.many = [(slice(a, a + s.n), s, _causal(s, device)) for a, s in zip(ends, spans, strict=False) if s.n > 1]
         single = [(a, s) for a, s in zip(ends, spans, strict=False) if s.n == 1]
         self.n_keys = max((s.start + 1 for _, s in single), default=0)
@@ -109,8 +113,8 @@ class Ragged:
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, :, self.positions] = k_BKTD[0].transpose(0, 1)
-        values[self.rows, :, self.positions] = v_BKTD[0].transpose(0, 1)
+        for held, new in ((keys, k_BKTD), (values, v_BKTD)):
+            held.view(-1, held.shape[-1]).index_copy_(0, self.at_KN, new.reshape(-1, held.shape[-1]))
         q_NHD = q_BHTD[0].transpose(0, 1)
         if self.all_single:
             n = len(self.single)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 Form = Literal["float32", "int8"]
+SMALL = 2**16
+"""Weights below which oneDNN takes longer to be called than to compute (chosen: between 128 x 384, where it does, and 192 x 576)."""
 
 
 class PackedLinear(nn.Module):
@@ -52,10 +54,16 @@ class Int8Linear(PackedLinear):
         self.packed = torch.ops.quantized.linear_prepack(quantised, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True).clamp_min_(1e-30)
-        out: Tensor = torch.ops.quantized.linear_dynamic(x / scale, self.packed, False)  # noqa: FBT003 - no reduce_range: 7 bits lose more
-        out.mul_(scale)
+        if x.shape[-2] == 1:  # the kernel's own scale is of this token alone
+            out = self._product(x)
+        else:
+            scale = x.abs().amax(-1, keepdim=True).clamp_min_(1e-30)
+            out = self._product(x / scale).mul_(scale)
         return out if self.bias is None else out.add_(self.bias)
+
+    def _product(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, False)  # noqa: FBT003 - no reduce_range: 7 bits lose more
+        return out
 
 
 FORMS: dict[Form, type[PackedLinear]] = {"float32": Float32Linear, "int8": Int8Linear}
@@ -64,9 +72,9 @@ FORMS: dict[Form, type[PackedLinear]] = {"float32": Float32Linear, "int8": Int8L
 def pack_linears(module: nn.Module, form: Form) -> None:
     """Put a packed one in the place of every nn.Linear, one at a time so that memory stays flat.
 
-    Float32 on a GPU stays as it is: oneDNN's layout is the processor's."""
+    Small float32 ones stay as they are, and all on a GPU: oneDNN's layout is the processor's."""
     for name, child in list(module.named_children()):
         if not isinstance(child, nn.Linear):
             pack_linears(child, form)
-        elif form != "float32" or child.weight.device.type == "cpu":
+        elif form != "float32" or (child.weight.device.type == "cpu" and child.weight.numel() >= SMALL):
             setattr(module, name, FORMS[form](child.weight, child.bias))
