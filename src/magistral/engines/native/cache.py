@@ -109,7 +109,9 @@ class Ragged:
         self.single = torch.tensor([a for a, _ in single], dtype=torch.long, device=device)
         places = self.positions[self.single]
         beyond = torch.arange(self.n_keys, device=device) > places[:, None]
-        self.bias_S1L = torch.zeros(beyond.shape, device=device).masked_fill_(beyond, float("-inf"))[:, None]
+        bias_SL = torch.zeros(beyond.shape, device=device).masked_fill_(beyond, float("-inf"))
+        self.bias_S1L = bias_SL.repeat_interleave(K, 0)[:, None]
+        """S here for each row and each of its heads with keys."""
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
@@ -135,8 +137,8 @@ class Ragged:
         S, H, D = q_SHD.shape
         K = keys_SKCD.shape[1]
         k, v = (x.view(S * K, -1, D)[:, : self.n_keys] for x in (keys_SKCD, values_SKCD))
-        scores = torch.bmm(q_SHD.reshape(S * K, H // K, D) * D**-0.5, k.transpose(1, 2)).view(S, H, -1)
-        weights = (scores + self.bias_S1L).softmax(-1).view(S * K, H // K, -1)
+        q = q_SHD.reshape(S * K, H // K, D)
+        weights = torch.baddbmm(self.bias_S1L, q, k.transpose(1, 2), alpha=D**-0.5).softmax(-1)
         return torch.bmm(weights, v).view(S, H, D)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from magistral.engines.base import OPTIONS, Request, Written, begin, named, nothing_to_force, require
 from magistral.engines.native.cache import Cache, Ragged, Span, grown, place_bytes
-from magistral.engines.native.linears import Form, PackedLinear, pack_linears
+from magistral.engines.native.linears import Form, Part, pack_linears
 from magistral.engines.native.prefixes import BLOCK, Prefixes
 from magistral.engines.native.row import Decode, Row, choose
 from magistral.errors import ModelError, UserError
@@ -139,7 +139,7 @@ class NativeEngine:
     def _set(self, name: str, tensor: Tensor) -> None:
         path, _, kind = name.rpartition(".")
         module: nn.Module = self.model.get_submodule(path)
-        if isinstance(module, PackedLinear) and kind == "weight":
+        if isinstance(module, Part) and kind == "weight":
             module.pack(tensor)
         else:
             getattr(module, kind).copy_(tensor)
