@@ -8,7 +8,7 @@ Shape letters as in models/transformer.py; N tokens of a step, R rows, C places 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -73,8 +73,7 @@ class Cache:
             x[:, target, :, :n] = x[:, source, :, :n]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Tokens of one row that a step computes, in their order."""
 
     row: int

@@ -13,7 +13,7 @@ import copy
 import itertools
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,7 @@ CACHE_MB, PREFIX_MB = 4096, 256
 """(chosen: for a laptop)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What one row computes in a step."""
 
     row: Row
@@ -70,8 +69,9 @@ class NativeEngine:
         Raises UserError where the cache does not hold one window."""
         self.version = 0
         self.eos, self.n_slots, self.window, self.decode = eos, n_slots, min(window, model.sizes.window), decode
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()  # noqa: FBT003
+        self.model = _copy(model)
         pack_linears(self.model, weights)
+        self.model.requires_grad_(False).eval()  # noqa: FBT003
         self.cache = self._new_cache(cache_mb)
         self.prefixes = Prefixes(prefix_mb * 2**20 // place_bytes(model.sizes))
         self._waiting: deque[Row] = deque()
@@ -265,3 +265,10 @@ def _piece(slot: int, row: Row, n: int) -> Piece:
     ahead = row.ahead() if last else []
     tokens = [*row.tokens[row.n_held : row.n_held + n], *ahead]
     return Piece(row, Span(slot, row.n_held, len(tokens)), tokens, ahead, len(ahead) + 1 if last else 0)
+
+
+def _copy(model: Transformer) -> Transformer:
+    """Its own numbers, but for matrices that are packed next and so copied then: memory holds them twice and not three times."""
+    linears = (m for m in model.modules() if isinstance(m, nn.Linear))
+    packed_next = [m.weight for m in linears if m.weight is not model.embed_tokens.weight]
+    return copy.deepcopy(model, {id(weight): weight for weight in packed_next})
