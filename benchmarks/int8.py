@@ -24,7 +24,7 @@ from magistral.engines.base import Request, Written
 from magistral.engines.native.engine import NativeEngine
 from magistral.models.load import load_model
 from magistral.recipe import load_recipe
-from magistral.text.template import prompt_tokens
+from magistral.text.template import problem_tokens
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.toml"
 
@@ -43,7 +43,7 @@ def main() -> None:
     exact, rounded = (NativeEngine(model, tokenizer.eos, n_slots=64, window=256, weights=form) for form in ("float32", "int8"))
     drawn = [
         Request(
-            prompt=tuple(prompt_tokens(tokenizer, recipe.prompt.system, [("user", problem.question)])),
+            prompt=problem_tokens(tokenizer, recipe.prompt, problem.question),
             seeds=(args.seed + i,),
             max_tokens=args.new,
             key=i,

@@ -38,7 +38,7 @@ def sft(recipe: Recipe, out: Path, *, cut_after: int = 0, resume: bool = False) 
     model, tokenizer = load_recipe_model(recipe.model, recipe.seed)
     train, _ = problems(recipe.problems)
     assert recipe.sft is not None
-    with Scorer(recipe.reward, marks=tokenizer.marks) as scorer:
+    with Scorer(recipe.reward) as scorer:
         traces = checked_traces(
             train,
             partial(worked, marks=tokenizer.marks),

@@ -17,7 +17,7 @@ from magistral.pipeline.loop import Pace, run
 from magistral.pipeline.record import Checkpoints, Record
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.recipe import Recipe, Rl
-from magistral.text.template import prompt_tokens
+from magistral.text.template import problem_tokens
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.checkpoint import restore_newest
 from magistral.trainer.trainer import Trainer
@@ -58,7 +58,7 @@ def run_rl(  # noqa: PLR0913 - each is one thing that the verb wires in
     engine.load(trainer.changed_weights(), record.step)
     generator = InlineGenerator(
         engine,
-        lambda p: tuple(prompt_tokens(tokenizer, recipe.prompt.system, [("user", p.question)])),
+        lambda p: problem_tokens(tokenizer, recipe.prompt, p.question),
         tokenizer.decode,
         max_tokens=rl.max_tokens,
         temperature=rl.temperature,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral.errors import RunFolderError
-from magistral.log import RunFolder, write_atomically
+from magistral.log import RunFolder, require_space, write_atomically
 from magistral.models.load import save_model
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.trainer import Trainer
@@ -23,10 +23,14 @@ def checkpoints(run: RunFolder) -> list[Path]:
     return sorted(run.checkpoints.glob("step-*"))
 
 
+def n_bytes(trainer: Trainer) -> int:
+    """Of a checkpoint: the model, and what is trained with the optimizer's two moments, all in float32."""
+    return sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained) * 12
+
+
 def save_checkpoint(run: RunFolder, trainer: Trainer, tokenizer: Tokenizer, state: Mapping[str, Any]) -> None:
     """`state`: its `step`, and what else the caller needs to go on, as JSON. Raises DiscFull before anything is written."""
-    n_bytes = sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained) * 12
-    with run.new_checkpoint(state["step"], n_bytes) as partial:
+    with run.new_checkpoint(state["step"], n_bytes(trainer)) as partial:
         save_model(partial, trainer.model, tokenizer, trainer.all_weights())
         trainer.save(partial / "trainer.pt")
         write_atomically(partial / "state.json", json.dumps(state) + "\n")
@@ -35,7 +39,8 @@ def save_checkpoint(run: RunFolder, trainer: Trainer, tokenizer: Tokenizer, stat
 def restore_newest(run: RunFolder, trainer: Trainer) -> dict[str, Any] | None:
     """Its state; None where there is no checkpoint. Metrics and traces of later steps are forgotten.
 
-    Raises RunFolderError where it cannot be read or is of another recipe."""
+    Raises RunFolderError where it cannot be read or is of another recipe, DiscFull where the next one would not fit."""
+    require_space(run.path, n_bytes(trainer))
     found = checkpoints(run)
     if not found:
         run.forget_after(0)
