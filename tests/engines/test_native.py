@@ -2,66 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from magistral.engines.base import Request, Written
-from magistral.engines.native.engine import NativeEngine
-from magistral.engines.native.linears import Form, Int8Linear
-from magistral.errors import UserError
+from magistral.engines.base import Request
+from magistral.errors import ModelError, UserError
 from magistral.flow import Finish
-from magistral.models.transformer import Masked, Transformer
-
-EOS = 63
-Tiny = Callable[..., Transformer]
-
-
-def new_engine(
-    model: Transformer, *, n_slots: int = 4, eos: int = EOS, weights: Form = "float32", **settings: Any
-) -> NativeEngine:
-    return NativeEngine(model, eos, n_slots=n_slots, window=128, weights=weights, decode=letters, **settings)
-
-
-def letters(tokens: Sequence[int]) -> str:
-    """Token 0 is "@", 1 is "A", and so on."""
-    return "".join(chr(64 + token) for token in tokens)
-
-
-def finish(engine: NativeEngine) -> list[Written]:
-    done: list[Written] = []
-    while not engine.idle:
-        done += engine.step()
-    return sorted(done, key=lambda w: (str(w.request.key), w.index))
-
-
-def write(model: Transformer, *requests: Request, n_slots: int = 4) -> list[Written]:
-    engine = new_engine(model, n_slots=n_slots)
-    for request in requests:
-        engine.submit(request)
-    return finish(engine)
-
-
-def ask(*prompt: int, seeds: tuple[int, ...] = (0,), n: int = 12, temperature: float = 1.0, key: str = "") -> Request:
-    return Request(prompt=prompt, seeds=seeds, max_tokens=n, temperature=temperature, key=key)
-
-
-def full_logprobs(model: Transformer, written: Written, temperature: float = 1.0) -> Tensor:
-    """[T, V] before each written token, by one pass over the whole sequence."""
-    tokens = torch.tensor([[*written.request.prompt, *written.tokens]])
-    with torch.no_grad():
-        hidden = model(tokens, torch.arange(tokens.shape[1])[None], Masked())
-        logits: Tensor = model.lm_head(hidden[0, len(written.request.prompt) - 1 : -1])
-    return (logits / temperature).log_softmax(-1)
-
-
-def same(one: Written, other: Written) -> bool:
-    return one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-4) and one.finish == other.finish
-
+from magistral.models.transformer import Transformer
+from tests.engines.native import Tiny, ask, finish, full_logprobs, new_engine, same, write
 
 VARIANTS: dict[str, dict[str, object]] = {
     "llama": {},
@@ -208,6 +158,25 @@ def test_weights_that_did_not_change_need_not_be_loaded(tiny: Tiny) -> None:
     assert set(written.versions) == {3}
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("layers.1.mlp.up_proj.weight", torch.full((48, 32), float("nan")), "up_proj.weight holds numbers that are not finite"),
+        ("norm.weight", torch.full((32,), float("inf")), "norm.weight holds numbers that are not finite"),
+        ("norm.weight", torch.ones(31), r"norm.weight \[31\] is none of this model's"),
+        ("layers.9.mlp.up_proj.weight", torch.ones(48, 32), "layers.9.mlp.up_proj.weight .* is none of this model's"),
+    ],
+    ids=["NaN", "infinite", "another shape", "no such layer"],
+)
+def test_broken_weights_are_refused_and_the_old_ones_stay(name: str, tensor: Tensor, message: str, tiny: Tiny) -> None:
+    engine = new_engine(tiny())
+    with pytest.raises(ModelError, match=message):
+        engine.load({"embed_tokens.weight": torch.zeros(64, 32), name: tensor}, version=1)
+    assert engine.version == 0
+    engine.submit(ask(5, 9, 2))
+    assert same(finish(engine)[0], write(tiny(), ask(5, 9, 2))[0])
+
+
 def test_the_trainer_s_model_may_change_beside_the_engine(tiny: Tiny) -> None:
     model = tiny(seed=1)
     engine = new_engine(model)
@@ -253,45 +222,3 @@ def test_a_request_that_just_fits_is_written_to_the_window_s_end(tiny: Tiny) -> 
     model = tiny()
     (written,) = write(model, ask(*range(60), *range(60), n=8, temperature=0.0))
     assert written.tokens == full_logprobs(model, written).argmax(-1).tolist()
-
-
-def engine_logprobs(engine: NativeEngine, tokens: Tensor) -> Tensor:
-    positions = torch.arange(tokens.shape[1])[None]
-    with torch.no_grad():
-        logits: Tensor = engine.model.lm_head(engine.model(tokens, positions, Masked()))
-    return logits.log_softmax(-1)
-
-
-@pytest.mark.parametrize("changes", [{}, {"family": "qwen2", "attention_bias": True}], ids=["llama", "with biases"])
-def test_8_bit_weights_are_near_float_and_new_ones_are_packed_again(changes: dict[str, object], tiny: Tiny) -> None:
-    old, new = tiny(seed=1, **changes), tiny(seed=2, **changes)
-    tokens = torch.arange(40)[None]
-    engine = new_engine(old, weights="int8")
-    for model in (old, new):
-        if model is new:
-            engine.load(dict(new.named_parameters()), version=1)
-        exact, rounded = engine_logprobs(new_engine(model), tokens), engine_logprobs(engine, tokens)
-        kl = (exact.exp() * (exact - rounded)).sum(-1).mean()
-        assert 0 < kl < 0.01
-    assert torch.equal(engine_logprobs(engine, tokens), engine_logprobs(new_engine(new, weights="int8"), tokens))
-
-
-def test_what_8_bit_weights_record_is_near_what_float_would(tiny: Tiny) -> None:
-    model = tiny(seed=3)
-    engine = new_engine(model, weights="int8")
-    engine.submit(ask(5, 9, 2, seeds=(1, 2, 3, 4), n=40))
-    gaps = []
-    for written in finish(engine):
-        exact = full_logprobs(model, written)[torch.arange(len(written.tokens)), torch.tensor(written.tokens)]
-        gaps += (exact - torch.tensor(written.logprobs)).abs().tolist()
-    assert 0 < max(gaps) < 0.2
-
-
-def test_8_bit_weights_stand_a_prompt_whose_first_token_has_huge_activations() -> None:
-    torch.manual_seed(0)
-    linear = torch.nn.Linear(64, 8)
-    x = torch.randn(1, 5, 64)
-    x[:, 0] *= 1000
-    with torch.no_grad():
-        exact, rounded = linear(x), Int8Linear(linear.weight, linear.bias)(x)
-    assert float((exact - rounded)[:, 1:].abs().max()) < 0.05

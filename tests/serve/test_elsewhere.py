@@ -128,12 +128,14 @@ def test_calls_of_tools_come_apart_from_the_text_however_they_are_cut() -> None:
     parts = [{"index": 0, "function": {"arguments": piece}} for piece in ('{"a": ', "1}")]
     said = [delta(tool_calls=[call]) for call in (first, *parts)]
     tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
-    body = {**BODY, "tools": tools, "tool_choice": "required", "reasoning_effort": "low"}
+    form = {"response_format": {"type": "json_object"}}
+    body = {**BODY, "tools": tools, "tool_choice": "required", "reasoning_effort": "low", **form}
     with before_saying(*said, *ending("tool_calls"), "[DONE]") as (client, bodies):
         assert of_chat(client.post("/v1/chat/completions", json=body).json()).calls == (("c1", "add", '{"a": 1}'),)
     (sent,) = bodies
     assert [t["function"]["name"] for t in sent["tools"]] == ["add"]
     assert (sent["tool_choice"], sent["reasoning_effort"]) == ("required", "low")
+    assert sent["response_format"] == form["response_format"]
 
 
 def test_where_the_endpoint_does_not_say_how_much_was_thinking_it_is_its_share_of_the_pieces() -> None:

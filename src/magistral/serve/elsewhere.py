@@ -18,7 +18,7 @@ from magistral.engines.remote import Tries
 from magistral.engines.spoken import spoken
 from magistral.flow import Finish
 from magistral.serve.errors import Refused
-from magistral.serve.events import Ask, Call, End, Event, Note, Phase, Usage
+from magistral.serve.events import ANY_OBJECT, Ask, Call, End, Event, Note, Phase, Usage
 from magistral.serve.model import Served, functions
 from magistral.serve.phases import Phases, Terms, Top
 from magistral.serve.pieces import Cutter, PlainCutter, TextCutter
@@ -136,14 +136,16 @@ class Elsewhere(Served):
         extra |= {"top_k": ask.top_k or None, "min_p": ask.min_p or None}
         extra["prediction"] = {"type": "content", "content": ask.prediction} if ask.prediction else None
         extra["reasoning_effort"] = "none" if ask.start == "answer" else ask.effort or None
-        if ask.schema is not None:
+        if ask.schema == ANY_OBJECT:
+            extra["response_format"] = {"type": "json_object"}
+        elif ask.schema is not None:
             form = {"name": "answer", "schema": ask.schema, "strict": True}
             extra["response_format"] = {"type": "json_schema", "json_schema": form}
         if ask.tools:
             extra |= {"tools": functions(ask), "tool_choice": self._required if ask.tools_required else "auto"}
         return {"messages": tuple(self._messages(ask)), "extra": extra}
 
-    def tokens(self) -> None:
+    def require_tokens(self) -> None:
         raise Refused("bad_request", f"tokens of {self.name} are its endpoint's own: they are not known here", field="model")
 
     @property

@@ -107,6 +107,10 @@ class Ask:
     """Fields of the request that have no effect here; said in a header."""
 
 
+ANY_OBJECT = {"type": "object"}
+"""The schema of `json_object`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     name: str

@@ -92,7 +92,7 @@ class Served:
     def n_prompt(self, prompt: Sequence[int]) -> int:
         return len(prompt)
 
-    def tokens(self) -> None:
+    def require_tokens(self) -> None:
         """Raises Refused where this model's tokens are not known here, so that it cannot be steered either."""
 
     def _cutter(self, ask: Ask) -> Cutter:

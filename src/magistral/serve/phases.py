@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magistral.engines.base import Written
 from magistral.flow import Finish
@@ -135,11 +135,12 @@ class Phases:
         return [*events, self._ended()]
 
     def usage(self) -> Usage:
-        written = self._written
-        return Usage(
-            prompt=self.terms.n_prompt, thinking=self.n_thinking, answer=self.n_answer, forced=self.n_forced,
-            **({"cached": written.n_cached, "drafted": written.n_drafted, "accepted": written.n_accepted} if written else {}),
-        )  # fmt: skip
+        usage = Usage(prompt=self.terms.n_prompt, thinking=self.n_thinking, answer=self.n_answer, forced=self.n_forced)
+        w = self._written
+        if w is None:
+            return usage
+        cached = min(w.n_cached, usage.prompt)  # of what was asked anew, what is written already is not the caller's prompt
+        return replace(usage, cached=cached, drafted=w.n_drafted, accepted=w.n_accepted)
 
     def _token(self, token: int, logprob: float, top: Top) -> Token:
         decode = self._tokenizer.decode

@@ -8,7 +8,7 @@ Shape letters as in models/transformer.py; N tokens of a step, R rows, C places 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -73,8 +73,7 @@ class Cache:
             x[:, target, :, :n] = x[:, source, :, :n]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Tokens of one row that a step computes, in their order."""
 
     row: int
@@ -97,6 +96,10 @@ class Ragged:
             ends.append(ends[-1] + span.n)
         self.positions = torch.tensor([p for s in spans for p in range(s.start, s.start + s.n)], device=device)
         self.rows = torch.tensor([s.row for s in spans for _ in range(s.n)], device=device)
+        _, _, K, C, _ = cache.keys.shape
+        heads = torch.arange(K, device=device)[:, None]
+        self.at_KN = ((self.rows * K + heads) * C + self.positions).flatten()
+        """Of each head's keys of each token, the line in a layer's cache."""
         self.many = [(slice(a, a + s.n), s, _causal(s, device)) for a, s in zip(ends, spans, strict=False) if s.n > 1]
         single = [(a, s) for a, s in zip(ends, spans, strict=False) if s.n == 1]
         self.n_keys = max((s.start + 1 for _, s in single), default=0)
@@ -105,12 +108,14 @@ class Ragged:
         self.single = torch.tensor([a for a, _ in single], dtype=torch.long, device=device)
         places = self.positions[self.single]
         beyond = torch.arange(self.n_keys, device=device) > places[:, None]
-        self.bias_S1L = torch.zeros(beyond.shape, device=device).masked_fill_(beyond, float("-inf"))[:, None]
+        bias_SL = torch.zeros(beyond.shape, device=device).masked_fill_(beyond, float("-inf"))
+        self.bias_S1L = bias_SL.repeat_interleave(K, 0)[:, None]
+        """S here for each row and each of its heads with keys."""
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, :, self.positions] = k_BKTD[0].transpose(0, 1)
-        values[self.rows, :, self.positions] = v_BKTD[0].transpose(0, 1)
+        for held, new in ((keys, k_BKTD), (values, v_BKTD)):
+            held.view(-1, held.shape[-1]).index_copy_(0, self.at_KN, new.reshape(-1, held.shape[-1]))
         q_NHD = q_BHTD[0].transpose(0, 1)
         if self.all_single:
             n = len(self.single)
@@ -131,8 +136,8 @@ class Ragged:
         S, H, D = q_SHD.shape
         K = keys_SKCD.shape[1]
         k, v = (x.view(S * K, -1, D)[:, : self.n_keys] for x in (keys_SKCD, values_SKCD))
-        scores = torch.bmm(q_SHD.reshape(S * K, H // K, D) * D**-0.5, k.transpose(1, 2)).view(S, H, -1)
-        weights = (scores + self.bias_S1L).softmax(-1).view(S * K, H // K, -1)
+        q = q_SHD.reshape(S * K, H // K, D)
+        weights = torch.baddbmm(self.bias_S1L, q, k.transpose(1, 2), alpha=D**-0.5).softmax(-1)
         return torch.bmm(weights, v).view(S, H, D)
 
 

@@ -13,14 +13,14 @@ import copy
 import itertools
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from magistral.engines.base import OPTIONS, Request, Written, begin, named, nothing_to_force, require
 from magistral.engines.native.cache import Cache, Ragged, Span, grown, place_bytes
-from magistral.engines.native.linears import Form, PackedLinear, pack_linears
+from magistral.engines.native.linears import Form, Part, pack_linears
 from magistral.engines.native.prefixes import BLOCK, Prefixes
 from magistral.engines.native.row import Decode, Row, choose
 from magistral.errors import ModelError, UserError
@@ -35,8 +35,7 @@ CACHE_MB, PREFIX_MB = 4096, 256
 """(chosen: for a laptop)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What one row computes in a step."""
 
     row: Row
@@ -70,8 +69,9 @@ class NativeEngine:
         Raises UserError where the cache does not hold one window."""
         self.version = 0
         self.eos, self.n_slots, self.window, self.decode = eos, n_slots, min(window, model.sizes.window), decode
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()  # noqa: FBT003
+        self.model = _copy(model)
         pack_linears(self.model, weights)
+        self.model.requires_grad_(False).eval()  # noqa: FBT003
         self.cache = self._new_cache(cache_mb)
         self.prefixes = Prefixes(prefix_mb * 2**20 // place_bytes(model.sizes))
         self._waiting: deque[Row] = deque()
@@ -139,7 +139,7 @@ class NativeEngine:
     def _set(self, name: str, tensor: Tensor) -> None:
         path, _, kind = name.rpartition(".")
         module: nn.Module = self.model.get_submodule(path)
-        if isinstance(module, PackedLinear) and kind == "weight":
+        if isinstance(module, Part) and kind == "weight":
             module.pack(tensor)
         else:
             getattr(module, kind).copy_(tensor)
@@ -265,3 +265,10 @@ def _piece(slot: int, row: Row, n: int) -> Piece:
     ahead = row.ahead() if last else []
     tokens = [*row.tokens[row.n_held : row.n_held + n], *ahead]
     return Piece(row, Span(slot, row.n_held, len(tokens)), tokens, ahead, len(ahead) + 1 if last else 0)
+
+
+def _copy(model: Transformer) -> Transformer:
+    """Its own numbers, but for matrices that are packed next and so copied then: memory holds them twice and not three times."""
+    linears = (m for m in model.modules() if isinstance(m, nn.Linear))
+    packed_next = [m.weight for m in linears if m.weight is not model.embed_tokens.weight]
+    return copy.deepcopy(model, {id(weight): weight for weight in packed_next})

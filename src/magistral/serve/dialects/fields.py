@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from magistral.serve.errors import Refused
-from magistral.serve.events import Ask, Start, Turn, Vote
+from magistral.serve.events import ANY_OBJECT, Ask, Start, Turn, Vote
 from magistral.text.trace import THINK_TEXT, THINK_TOKENS, parse
 
 MAX_N = 16
@@ -119,7 +119,7 @@ def schema_of(form: dict[str, Any] | None, where: str) -> dict[str, Any] | None:
         case {"type": "text"}:
             return None
         case {"type": "json_object"}:
-            return {"type": "object"}
+            return ANY_OBJECT
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}} | {"type": "json_schema", "schema": dict(schema)}:
             return schema
     raise Refused("bad_request", f"{where}: its type is text, json_object, or json_schema with a schema", field=where)
