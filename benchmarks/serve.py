@@ -148,14 +148,11 @@ async def first_token_s(server: Server) -> float:
 
 def engine_alone() -> dict[str, Any]:
     """Run in a process of its own: the same prompts and seeds without a server."""
-    import torch
-
     from magistral.cli.served import load_served
     from magistral.engines.base import Request
     from magistral.serve.events import Ask, Turn
 
-    torch.set_num_threads(1)
-    served = load_served("smollm2", n_slots=max(CLIENTS), window=None)
+    served = load_served("smollm2", n_slots=max(CLIENTS), window=None, threads=1)
     engine, prompt = served.engine, tuple(served.prompt(Ask(turns=(Turn(role="user", text=QUESTION),)))[0])
 
     def write(n_rows: int, max_tokens: int) -> dict[str, float]:

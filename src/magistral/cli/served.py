@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from magistral.cli.wiring import N_THREADS
 from magistral.errors import ModelError, UserError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _endpoint(model: str) -> tuple[str, Endpoint] | None:
 
 def load_served(
     model: str, *, n_slots: int, window: int | None, engine: str = "native",
-    weights: Literal["float32", "int8"] = "int8", version: str | None = None,
+    weights: Literal["float32", "int8"] = "int8", version: str | None = None, threads: int = N_THREADS,
 ) -> Served:  # fmt: skip
     """Raises UserError where it cannot be had as asked."""
     if found := _endpoint(model):
@@ -70,7 +71,10 @@ def load_served(
     from magistral.text.versions import as_version, version_of
 
     advice = version_of(version or "text")
-    made = _llamacpp(model, n_slots, window) if engine == "llamacpp" else _native(model, n_slots, window, weights)
+    if engine == "llamacpp":
+        made = _llamacpp(model, n_slots, window, threads)
+    else:
+        made = _native(model, n_slots, window, weights, threads)
     return Served(
         name=name_of(model), engine=made.engine, tokenizer=as_version(made.tokenizer, advice), able=frozenset(made.able),
         window=made.window, n_slots=n_slots, system=told_by(model, version), temperature=advice.temperature, top_p=advice.top_p,
@@ -92,10 +96,13 @@ class Made:
     """What the audit log calls the weights."""
 
 
-def _native(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"]) -> Made:
+def _native(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"], threads: int) -> Made:
+    import torch
+
     from magistral.engines.native.engine import NativeEngine
     from magistral.models.load import load_model
 
+    torch.set_num_threads(threads)
     loaded, tokenizer = load_model(model)
     size = _window(model, window, loaded.sizes.window)
     engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
@@ -105,9 +112,7 @@ def _native(model: str, n_slots: int, window: int | None, weights: Literal["floa
     )  # fmt: skip
 
 
-def _llamacpp(model: str, n_slots: int, window: int | None) -> Made:
-    import torch
-
+def _llamacpp(model: str, n_slots: int, window: int | None, threads: int) -> Made:
     from magistral.engines.llamacpp import LlamacppEngine
     from magistral.models.find import model_path
     from magistral.models.sizes import sizes_of
@@ -120,7 +125,7 @@ def _llamacpp(model: str, n_slots: int, window: int | None) -> Made:
     read = open_weights(file)
     sizes = sizes_of(read)
     tokenizer, size = tokenizer_of(read, sizes.n_words), _window(model, window, sizes.window)
-    engine = LlamacppEngine(file, tokenizer, n_slots=n_slots, window=size, n_threads=torch.get_num_threads())
+    engine = LlamacppEngine(file, tokenizer, n_slots=n_slots, window=size, n_threads=threads)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return Made(
