@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import pytest
 import torch
 
+from magistral.engines.base import Written
 from magistral.engines.native import engine as native
 from magistral.engines.native.prefixes import BLOCK, Prefixes
 from magistral.errors import UserError
@@ -112,8 +115,9 @@ def test_where_the_cache_is_full_the_youngest_wait_and_their_tokens_stay(tiny: T
     engine = new_engine(model, eos=-1, cache_mb=small_cache_mb(model, monkeypatch, 256), prefix_mb=0)
     for request in requests:
         engine.submit(request)
-    n_in, before = [], {}
-    done = []
+    n_in: list[int] = []
+    before: dict[Hashable, list[int]] = {}
+    done: list[Written] = []
     while not engine.idle:
         done += engine.step()
         n_in.append(len(engine.partial()))
