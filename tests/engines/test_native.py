@@ -158,7 +158,7 @@ class Even:
         self.over = False
 
     def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return (np.arange(64) % 2 == 0) & (not self.over)
+        return np.array([token % 2 == 0 and not self.over for token in range(64)])
 
     def accept(self, token: int) -> None:
         self.over |= token % 2 == 1

@@ -85,9 +85,9 @@ class Joined:
     """Matrices that read the same input, multiplied as one when the first is asked; the last one asked lets go of the result."""
 
     def __init__(self, linears: Sequence[nn.Linear], form: Form) -> None:
-        weight = torch.cat(tuple(linear.weight for linear in linears))
-        biases = [linear.bias for linear in linears if linear.bias is not None]
-        bias = torch.cat(biases).detach() if biases else None
+        weights: list[Tensor] = [linear.weight for linear in linears]
+        biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+        weight, bias = torch.cat(weights), torch.cat(biases).detach() if biases else None
         self.matrix = _kind(weight, form)(weight, bias)
         self._new: dict[tuple[int, int], Tensor] = {}
         self._out: Tensor | None = None
