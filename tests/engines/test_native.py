@@ -119,12 +119,6 @@ def test_a_completion_ends_with_a_stop_text_wherever_its_tokens_begin(stop: tupl
     assert written.finish == (Finish.STOP if n < 12 else Finish.LENGTH)
 
 
-def test_a_stop_text_without_a_way_to_read_tokens_is_refused(tiny: Tiny) -> None:
-    engine = NativeEngine(tiny(), EOS, n_slots=1, window=128)
-    with pytest.raises(UserError, match="does not do stop"):
-        engine.submit(ask(5, 9, stop=("A",)))
-
-
 def test_a_completion_ends_with_a_stop_token(tiny: Tiny) -> None:
     (free,) = write(tiny(), ask(5, 9))
     (written,) = write(tiny(), ask(5, 9, stop_tokens=(free.tokens[3],)))
@@ -168,7 +162,7 @@ def test_a_masked_completion_has_log_probabilities_of_what_is_left_and_ends_when
     model = tiny()
     engine = new_engine(model)
     engine.submit(ask(5, 9, 2, n=20, mask=Even))
-    for _ in range(6):
+    while not engine.partial() or len(engine.partial()[0].tokens) < 6:
         engine.step()
     engine.force("", 0, [8, 9])
     (written,) = finish(engine)
@@ -284,14 +278,21 @@ def test_cancel_forgets_what_waits_and_what_is_half_written_and_the_rest_is_as_i
         (ask(*range(60), *range(60), n=9), "prompt of 120 tokens and max_tokens=9 are over the window of 128"),
         (ask(n=4), "prompt of 0 tokens"),
         (ask(1, n=0), "max_tokens=0"),
+        (ask(1, 64), "token 64 is none of the model's 64 words"),
+        (ask(1, draft=2, prediction=(3, -1)), "token -1 is none of the model's 64 words"),
     ],
-    ids=["too long", "no prompt", "nothing to write"],
+    ids=["too long", "no prompt", "nothing to write", "no such word", "no such word predicted"],
 )
 def test_a_request_that_can_never_fit_is_refused_with_the_remedy(request_: Request, message: str, tiny: Tiny) -> None:
     engine = new_engine(tiny())
     with pytest.raises(UserError, match=message):
         engine.submit(request_)
     assert engine.idle
+
+
+def test_a_stop_text_without_a_way_to_read_tokens_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="does not do stop"):
+        NativeEngine(tiny(), EOS, n_slots=1, window=128).submit(ask(5, 9, stop=("A",)))
 
 
 def test_a_request_that_just_fits_is_written_to_the_window_s_end(tiny: Tiny) -> None:
