@@ -29,7 +29,7 @@ class Only:
         self.heard: list[int] = []
 
     def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return np.eye(64, dtype=np.bool_)[self.token]
+        return np.array([i == self.token for i in range(64)])
 
     def accept(self, token: int) -> None:
         self.heard.append(token)

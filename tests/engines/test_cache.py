@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import pytest
 import torch
 
+from magistral.engines.base import Written
 from magistral.engines.native import engine as native
 from magistral.engines.native.prefixes import BLOCK, Prefixes
 from magistral.errors import UserError
@@ -100,6 +103,18 @@ def test_a_long_prompt_does_not_stall_what_is_being_written(tiny: Tiny, monkeypa
     assert same(long, write(model, ask(*PROMPT, n=5))[0])
 
 
+def test_a_prompt_longer_than_a_step_reads_is_read_in_several(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    (whole,) = write(model, ask(*PROMPT, n=5))
+    monkeypatch.setattr(native, "WHOLE", 32)
+    engine = new_engine(tiny())
+    engine.submit(ask(*PROMPT, n=5))
+    for n_written in (0, 0, 1):
+        engine.step()
+        assert len(engine.partial()[0].tokens) == n_written
+    assert same(finish(engine)[0], whole)
+
+
 def small_cache_mb(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, n_places: int) -> int:
     """A cache of 1 MB that holds so many places."""
     monkeypatch.setattr(native, "place_bytes", lambda sizes: 2**20 // n_places)
@@ -112,8 +127,9 @@ def test_where_the_cache_is_full_the_youngest_wait_and_their_tokens_stay(tiny: T
     engine = new_engine(model, eos=-1, cache_mb=small_cache_mb(model, monkeypatch, 256), prefix_mb=0)
     for request in requests:
         engine.submit(request)
-    n_in, before = [], {}
-    done = []
+    n_in: list[int] = []
+    before: dict[Hashable, list[int]] = {}
+    done: list[Written] = []
     while not engine.idle:
         done += engine.step()
         n_in.append(len(engine.partial()))

@@ -77,6 +77,33 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, nucleus: dict
     assert found == {token: pytest.approx(math.log(p), abs=1e-6) for token, p in nucleus.items()}
 
 
+@pytest.mark.parametrize(
+    ("terms_", "kept"),
+    [
+        ({"top_k": 1}, {1: 1.0}),
+        ({"top_k": 3}, {1: 4 / 9, 2: 3 / 9, 3: 2 / 9}),
+        ({"top_k": 9}, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}),
+        ({"min_p": 0.76}, {1: 1.0}),
+        ({"min_p": 0.74}, {1: 4 / 7, 2: 3 / 7}),
+        ({"top_k": 3, "top_p": 0.71, "min_p": 0.6}, {1: 4 / 7, 2: 3 / 7}),
+    ],
+    ids=["the likeliest", "three", "more than there are", "nearly as likely", "three quarters as likely", "all of them"],
+)
+def test_top_k_and_min_p_keep_the_likeliest(terms_: dict[str, Any], kept: dict[int, float]) -> None:
+    found = dict(drawn([0.1, 0.4, 0.3, 0.2], u / 50, **terms_) for u in range(50))
+    assert found == {token: pytest.approx(math.log(p), abs=1e-6) for token, p in kept.items()}
+
+
+@pytest.mark.parametrize(("top_p", "n_kept"), [(0.2, 400), (0.9, 1800)], ids=["among the 512 likeliest", "beyond them"])
+def test_top_p_of_many_words_keeps_as_many_as_it_takes(top_p: float, n_kept: int) -> None:
+    n = 2000
+    u = (torch.arange(n) + 0.5) / n
+    tokens, logprobs, p = draw(torch.zeros(n, n), u, [terms(top_p=top_p)] * n)
+    assert (p > 0).sum(-1).tolist() == pytest.approx([n_kept] * n, abs=1)
+    assert logprobs.exp().mean() == pytest.approx(1 / n_kept, rel=0.01)
+    assert len(set(tokens.tolist())) == pytest.approx(n_kept, abs=1)
+
+
 def test_each_row_keeps_its_own_temperature_and_top_p() -> None:
     logits = torch.tensor([QUARTERS] * 3).log()
     rows = [terms(), terms(temperature=0.0), terms(top_p=0.4)]

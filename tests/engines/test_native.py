@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from magistral.engines.base import Request
+from magistral.engines.native.engine import NativeEngine
 from magistral.errors import ModelError, UserError
 from magistral.flow import Finish
 from magistral.models.transformer import Transformer
-from tests.engines.native import Tiny, ask, finish, full_logprobs, new_engine, same, write
+from tests.engines.native import EOS, Tiny, ask, finish, full_logprobs, new_engine, same, write
 
 VARIANTS: dict[str, dict[str, object]] = {
     "llama": {},
@@ -100,6 +104,72 @@ def test_a_completion_stops_with_the_end_token_which_it_keeps(place: int, tiny: 
     (written,) = finish(engine)
     assert written.tokens == free.tokens[: free.tokens.index(end) + 1]
     assert written.finish == Finish.STOP
+
+
+@pytest.mark.parametrize(
+    ("stop", "n"), [(("FG",), 5), (("G",), 5), (("CDE",), 3), (("XX", "E"), 3), (("Q",), 12)],
+    ids=["two tokens", "one", "three", "one of two", "what is not said"],
+)  # fmt: skip
+def test_a_completion_ends_with_a_stop_text_wherever_its_tokens_begin(stop: tuple[str, ...], n: int, tiny: Tiny) -> None:
+    engine = new_engine(tiny())
+    engine.submit(ask(5, 9, stop=stop))
+    engine.force("", 0, [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14])  # CDEFGHIJKLMN
+    (written,) = finish(engine)
+    assert len(written.tokens) == n
+    assert written.finish == (Finish.STOP if n < 12 else Finish.LENGTH)
+
+
+def test_a_completion_ends_with_a_stop_token(tiny: Tiny) -> None:
+    (free,) = write(tiny(), ask(5, 9))
+    (written,) = write(tiny(), ask(5, 9, stop_tokens=(free.tokens[3],)))
+    assert written.tokens == free.tokens[: free.tokens.index(free.tokens[3]) + 1]
+    assert written.finish is Finish.STOP
+
+
+@pytest.mark.parametrize("terms", [{}, {"temperature": 0.5}, {"temperature": 0.0}, {"top_k": 1}], ids=str)
+def test_forced_tokens_have_the_model_s_own_log_probability(terms: dict[str, Any], tiny: Tiny) -> None:
+    engine = new_engine(tiny())
+    engine.submit(ask(5, 9, 2, n=9, **terms))
+    engine.step()
+    engine.force("", 0, [7, 3, 7, 1])
+    (written,) = finish(engine)
+    expected = full_logprobs(tiny(), written, terms.get("temperature") or 1.0)
+    assert written.forced == [1, 2, 3, 4]
+    assert written.logprobs[1:5] == pytest.approx([float(expected[i, written.tokens[i]]) for i in range(1, 5)], abs=1e-4)
+
+
+def test_the_likeliest_tokens_of_each_place_are_a_full_forward_s(tiny: Tiny) -> None:
+    (written,) = write(tiny(), ask(5, 9, 2, n_top=3))
+    values, tokens = full_logprobs(tiny(), written).topk(3)
+    assert [[t for t, _ in top] for top in written.top] == tokens.tolist()
+    assert [[p for _, p in top] for top in written.top] == [pytest.approx(row, abs=1e-4) for row in values.tolist()]
+
+
+class Even:
+    """A mask that lets even tokens through, until one was forced that is not."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return np.array([token % 2 == 0 and not self.over for token in range(64)])
+
+    def accept(self, token: int) -> None:
+        self.over |= token % 2 == 1
+
+
+def test_a_masked_completion_has_log_probabilities_of_what_is_left_and_ends_when_nothing_is(tiny: Tiny) -> None:
+    model = tiny()
+    engine = new_engine(model)
+    engine.submit(ask(5, 9, 2, n=20, mask=Even))
+    while not engine.partial() or len(engine.partial()[0].tokens) < 6:
+        engine.step()
+    engine.force("", 0, [8, 9])
+    (written,) = finish(engine)
+    assert (len(written.tokens), written.finish, written.forced) == (8, Finish.STOP, [6, 7])
+    left = full_logprobs(model, written)[:6, ::2].log_softmax(-1)
+    assert all(token % 2 == 0 for token in written.tokens[:6])
+    assert written.logprobs[:6] == pytest.approx([float(left[i, t // 2]) for i, t in enumerate(written.tokens[:6])], abs=1e-4)
 
 
 class Remembering:
@@ -208,14 +278,21 @@ def test_cancel_forgets_what_waits_and_what_is_half_written_and_the_rest_is_as_i
         (ask(*range(60), *range(60), n=9), "prompt of 120 tokens and max_tokens=9 are over the window of 128"),
         (ask(n=4), "prompt of 0 tokens"),
         (ask(1, n=0), "max_tokens=0"),
+        (ask(1, 64), "token 64 is none of the model's 64 words"),
+        (ask(1, draft=2, prediction=(3, -1)), "token -1 is none of the model's 64 words"),
     ],
-    ids=["too long", "no prompt", "nothing to write"],
+    ids=["too long", "no prompt", "nothing to write", "no such word", "no such word predicted"],
 )
 def test_a_request_that_can_never_fit_is_refused_with_the_remedy(request_: Request, message: str, tiny: Tiny) -> None:
     engine = new_engine(tiny())
     with pytest.raises(UserError, match=message):
         engine.submit(request_)
     assert engine.idle
+
+
+def test_a_stop_text_without_a_way_to_read_tokens_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="does not do stop"):
+        NativeEngine(tiny(), EOS, n_slots=1, window=128).submit(ask(5, 9, stop=("A",)))
 
 
 def test_a_request_that_just_fits_is_written_to_the_window_s_end(tiny: Tiny) -> None:

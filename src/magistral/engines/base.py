@@ -199,7 +199,7 @@ class Steerable(Engine, Protocol):
     def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
         """These come next in that completion, instead of drawn ones; what would be drawn at a later place stays as it was.
 
-        Raises UserError where nothing of that name waits or is being written."""
+        Raises UserError where nothing of that name waits or is being written, or a token is none of the model's."""
 
     def partial(self) -> list[Written]:
         """What is being written now."""

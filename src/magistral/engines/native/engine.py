@@ -98,8 +98,14 @@ class NativeEngine:
     def submit(self, request: Request) -> None:
         able = [name for name in OPTIONS if name not in ("messages", "extra") and (name != "stop" or self.decode is not None)]
         require(request, "native", able, window=self.window)
+        self._check((*request.prompt, *request.prediction, *(token for begun in request.begun for token in begun.tokens)))
         for written in begin(request):
             self._waiting.append(Row(written, age=next(self._ages), eos=self.eos, decode=self.decode))
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        n_words = self.model.sizes.n_words
+        if unknown := [token for token in tokens if not 0 <= token < n_words]:
+            raise UserError(f"token {unknown[0]} is none of the model's {n_words} words: encode the text with its own tokenizer")
 
     def partial(self) -> list[Written]:
         """What is being written now."""
@@ -111,6 +117,7 @@ class NativeEngine:
         self._keep([i for i, row in enumerate(self._rows) if not named(row.written, key, index)])
 
     def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
+        self._check(tokens)
         for row in (*self._rows, *self._waiting):
             if named(row.written, key, index):
                 row.told += tokens
@@ -165,7 +172,6 @@ class NativeEngine:
         needed = max((min(self.window, len(row.tokens) + row.n_ahead) for row in self._rows), default=0)
         while self._rows and len(self._rows) > self.cache.room(needed):
             slot, youngest = max(enumerate(self._rows), key=lambda at: at[1].age)
-            self._remember(slot, youngest.n_held)
             self._keep([i for i in range(len(self._rows)) if i != slot])
             youngest.n_held = 0
             self._waiting.appendleft(youngest)
@@ -202,7 +208,7 @@ class NativeEngine:
         return True
 
     def _forward(self, pieces: list[Piece]) -> Tensor:
-        """[B, V] logits of the places that say what comes next."""
+        """[B, V] logits of the places that say what comes next; of none where all is still being read."""
         context = Ragged(self.cache, [piece.span for piece in pieces])
         device = context.positions.device
         tokens = torch.tensor([[token for piece in pieces for token in piece.tokens]], device=device)
@@ -212,6 +218,8 @@ class NativeEngine:
         for piece in pieces:
             end += piece.span.n
             wanted += range(end - piece.n_drawn, end)
+        if not wanted:
+            return hidden.new_empty(0, self.model.sizes.n_words)
         logits: Tensor = self.model.lm_head(hidden[torch.tensor(wanted, dtype=torch.long, device=device)])
         return logits
 

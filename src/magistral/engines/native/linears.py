@@ -85,9 +85,9 @@ class Joined:
     """Matrices that read the same input, multiplied as one when the first is asked; the last one asked lets go of the result."""
 
     def __init__(self, linears: Sequence[nn.Linear], form: Form) -> None:
-        weight = torch.cat([linear.weight for linear in linears])
-        biases = [linear.bias for linear in linears if linear.bias is not None]
-        bias = torch.cat(biases).detach() if biases else None
+        weights: list[Tensor] = [linear.weight for linear in linears]
+        biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
+        weight, bias = torch.cat(weights), torch.cat(biases).detach() if biases else None
         self.matrix = _kind(weight, form)(weight, bias)
         self._new: dict[tuple[int, int], Tensor] = {}
         self._out: Tensor | None = None
@@ -135,16 +135,15 @@ def _kind(weight_OI: Tensor, form: Form) -> type[Matrix]:
 def pack_linears(module: nn.Module, form: Form) -> None:
     """Put a Part in the place of every nn.Linear, some at a time so that memory stays flat."""
     linears = {name: child for name, child in module.named_children() if isinstance(child, nn.Linear)}
-    alone = [(name,) for name in linears if not any(name in names for names in SAME_INPUT)]
-    for names in [*(names for names in SAME_INPUT if names[0] in linears), *alone]:
+    together: list[tuple[str, ...]] = [names for names in SAME_INPUT if names[0] in linears]
+    together += [(name,) for name in linears if not any(name in names for names in SAME_INPUT)]
+    for names in together:
         joined = Joined([linears[name] for name in names], form)
         start = 0
         for name in names:
-            end = start + linears[name].out_features
+            end = start + linears.pop(name).out_features
             setattr(module, name, Part(joined, start, end))
             start = end
-        for name in names:
-            del linears[name]
     for child in module.children():
         if not isinstance(child, Part):
             pack_linears(child, form)

@@ -117,6 +117,8 @@ def choose(places: Sequence[tuple[Row, int]], logits_BV: Tensor) -> list[Choice]
     """What comes next at each place (a row, and how many tokens ahead): what was told, or a token drawn as its request says.
 
     A mask that allows nothing ends its completion."""
+    if not places:
+        return []
     requests = [row.request for row, _ in places]
     told = {i: row.told[j] for i, (row, j) in enumerate(places) if j < len(row.told)}
     for i, (row, _) in enumerate(places):
