@@ -1,33 +1,44 @@
-"""Tokens per second of the native engine against `transformers` generate: same model, prompts and lengths, one run.
+"""Tokens per second of the native engine against `transformers` generate, and llama.cpp where it is installed: one run.
 
     .venv/bin/python benchmarks/engine.py            (needs the extra "bench")
 
-Every contender writes `--new` tokens after each of B prompts, greedily, prefill included. Contenders take turns within a
-repeat, so that what else the machine does hits them alike; medians over the repeats.
+Every contender writes `--new` tokens after each of B prompts, greedily, prompts included. Contenders take turns within a
+repeat, so that what else the machine does hits them alike; medians over the repeats. Beside them: what the machine could do at
+most, what a step's time goes to, what a shared prompt costs, and the smallest recipe's model.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-import transformers
 from common import load_average, versions, write_results
+from engine_peers import Contender, llamacpp, peer
+from torch.profiler import ProfilerActivity, profile
 
 from magistral.engines.native.engine import NativeEngine, Request
-from magistral.models.load import load_model
+from magistral.engines.native.linears import Form
+from magistral.models.load import load_model, load_recipe_model
 from magistral.models.transformer import Transformer
+from magistral.recipe import load_recipe
 
-Contender = Callable[[list[list[int]], int], None]
+NANO = Path(__file__).parents[1] / "recipes" / "nano.toml"
+PRODUCTS = ("mm", "addmm", "bmm", "_softmax", "_linear_pointwise", "linear_dynamic", "baddbmm", "_scaled_dot_product")
+"""Matrix products and attention, by the ends or beginnings of the profiler's names."""
+Rates = dict[str, dict[str, list[float]]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--prompt", type=int, default=128, help="tokens")
     parser.add_argument("--new", type=int, default=128, help="tokens")
     parser.add_argument("--repeats", type=int, default=5)
@@ -35,52 +46,59 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
     model, _ = load_model(args.model)
-    generator = torch.Generator().manual_seed(args.seed)
-    window = args.prompt + args.new
-    contenders: dict[str, Contender] = {
-        "transformers float32": peer(model),
-        "native float32": native(model, "float32", max(args.batches), window),
-        "native int8": native(model, "int8", max(args.batches), window),
+    n_slots, window = max(*args.batches, 16), max(args.prompt + args.new, 640)
+    engines = {
+        form: NativeEngine(model, -1, n_slots=n_slots, window=window, weights=form, prefix_mb=0) for form in ("float32", "int8")
     }
-    rates: dict[str, dict[str, list[float]]] = {name: {} for name in contenders}
-    for batch in args.batches:
-        prompts = torch.randint(100, model.sizes.n_words, (batch, args.prompt), generator=generator).tolist()
+    contenders = {"transformers float32": peer(model), **{f"native {form}": native(engine) for form, engine in engines.items()}}
+    with tempfile.TemporaryDirectory() as folder:
+        if find_spec("llama_cpp"):
+            contenders |= {
+                f"llama.cpp {k}": llamacpp(args.model, Path(folder), k, n_slots, args.threads) for k in ("F16", "Q8_0")
+            }
+        prompts = {b: torch.randint(100, model.sizes.n_words, (b, args.prompt)).tolist() for b in args.batches}
+        rates = race(contenders, prompts, args.new, args.repeats)
+    result = {
+        "versions": versions("torch", "transformers", *(["llama-cpp-python"] if find_spec("llama_cpp") else [])),
+        **vars(args),
+        **summary(rates),
+        "machine_limit_tokens_per_s": limits(model, args.batches, args.prompt, args.new),
+        "decode_step_at_32": {form: step_of(engine, model.sizes.n_words) for form, engine in engines.items()},
+        "group_of_16_sharing_512_tokens": shared_prompt(model),
+        "nano": nano(args.repeats),
+        "load_average_at_end": load_average(),
+    }
+    write_results("engine", result)
+
+
+def race(contenders: dict[str, Contender], prompts: dict[int, list[list[int]]], n_new: int, repeats: int) -> Rates:
+    """Tokens a second of each, by batch."""
+    rates: Rates = {name: {} for name in contenders}
+    for batch, asked in prompts.items():
         for write in contenders.values():
-            write(prompts, 4)  # warm-up
-        for repeat in range(args.repeats):
+            write(asked, 4)  # warm-up
+        for repeat in range(repeats):
             for name, write in contenders.items():
                 start = time.perf_counter()
-                write(prompts, args.new)
-                rates[name].setdefault(str(batch), []).append(batch * args.new / (time.perf_counter() - start))
+                write(asked, n_new)
+                rates[name].setdefault(str(batch), []).append(batch * n_new / (time.perf_counter() - start))
                 print(f"batch {batch:3} repeat {repeat} {name:22} {rates[name][str(batch)][-1]:8.1f} tokens/s", flush=True)
-    middle = {name: {b: round(median(r), 1) for b, r in by_batch.items()} for name, by_batch in rates.items()}
+    return rates
+
+
+def summary(rates: Rates) -> dict[str, Any]:
+    middle = {name: {b: round(median(r), 1) for b, r in by.items()} for name, by in rates.items()}
     base = middle["transformers float32"]
-    ratios = {name: {b: round(r / base[b], 2) for b, r in by_batch.items()} for name, by_batch in middle.items()}
-    for name, by_batch in ratios.items():
-        print(f"{name:22}", {b: f"{middle[name][b]} ({ratio} x)" for b, ratio in by_batch.items()})
+    ratios = {name: {b: round(r / base[b], 2) for b, r in by.items()} for name, by in middle.items()}
+    for name, by in ratios.items():
+        print(f"{name:22}", {b: f"{middle[name][b]} ({ratio} x)" for b, ratio in by.items()})
     spread = {name: {b: [round(min(r), 1), round(max(r), 1)] for b, r in by.items()} for name, by in rates.items()}
-    write_results(
-        "engine",
-        {
-            "versions": versions("torch", "transformers"),
-            "model": args.model,
-            "seed": args.seed,
-            "threads": args.threads,
-            "prompt_tokens": args.prompt,
-            "new_tokens": args.new,
-            "repeats": args.repeats,
-            "load_average_at_end": load_average(),
-            "tokens_per_s": middle,
-            "least_and_most": spread,
-            "ratio_to_transformers": ratios,
-        },
-    )
+    return {"tokens_per_s": middle, "least_and_most": spread, "ratio_to_transformers": ratios}
 
 
-def native(model: Transformer, weights: str, n_slots: int, window: int) -> Contender:
-    engine = NativeEngine(model, eos=-1, n_slots=n_slots, window=window, weights=weights)  # type: ignore[arg-type]
-
+def native(engine: NativeEngine) -> Contender:
     def write(prompts: list[list[int]], n_new: int) -> None:
         for i, prompt in enumerate(prompts):
             engine.submit(Request(prompt=tuple(prompt), seeds=(i,), max_tokens=n_new, temperature=0.0, key=i))
@@ -90,38 +108,89 @@ def native(model: Transformer, weights: str, n_slots: int, window: int) -> Conte
     return write
 
 
-def peer(model: Transformer) -> Contender:
-    """`transformers` with the same weights."""
-    hf = to_transformers(model)
-
-    def write(prompts: list[list[int]], n_new: int) -> None:
-        tokens = torch.tensor(prompts)
-        with torch.inference_mode():
-            hf.generate(
-                tokens,
-                attention_mask=torch.ones_like(tokens),
-                do_sample=False,
-                max_new_tokens=n_new,
-                min_new_tokens=n_new,
-                pad_token_id=0,
-            )
-
-    return write
+def seconds(work: Callable[[], object], n: int) -> float:
+    """The least of `n` times: what the machine can do."""
+    times = []
+    for _ in range(n):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
-def to_transformers(model: Transformer) -> transformers.PreTrainedModel:
-    s = model.sizes
-    config = transformers.LlamaConfig(
-        vocab_size=s.n_words, hidden_size=s.dim, intermediate_size=s.hidden_dim, num_hidden_layers=s.n_layers,
-        num_attention_heads=s.n_heads, num_key_value_heads=s.n_kv_heads, rms_norm_eps=s.norm_eps, tie_word_embeddings=s.tied,
-        max_position_embeddings=s.window, rope_parameters={"rope_type": "default", "rope_theta": s.rope_theta},
-    )  # fmt: skip
-    hf = transformers.LlamaForCausalLM(config).eval()
-    weights = {(n if n.startswith("lm_head") else f"model.{n}"): p.detach() for n, p in model.named_parameters()}
-    missing, unexpected = hf.load_state_dict(weights, strict=False)
-    assert not unexpected, unexpected
-    assert set(missing) <= {"lm_head.weight"}, missing
-    return hf
+def limits(model: Transformer, batches: list[int], n_prompt: int, n_new: int) -> dict[str, Any]:
+    """Float32: a step reads every weight once and multiplies it for each row; a prompt is bound by products alone."""
+    many, square = torch.ones(2**26), torch.ones(2048, 2048)
+    bytes_per_s = 4 * many.numel() / seconds(many.sum, 8)
+    flops = 2 * 2048**3 / seconds(lambda: square @ square, 5)
+    n = model.sizes.n_parameters
+    heads = model.sizes.n_words * model.sizes.dim
+    step_s = {b: max(4 * n / bytes_per_s, 2 * n * b / flops) for b in batches}
+    prompt_s = {b: 2 * (n - heads) * b * n_prompt / flops for b in batches}
+    return {
+        "read_gb_per_s": round(bytes_per_s / 1e9, 1),
+        "product_gflop_per_s": round(flops / 1e9, 1),
+        **{str(b): round(b * n_new / (prompt_s[b] + n_new * step_s[b]), 1) for b in batches},
+    }
+
+
+@torch.inference_mode()
+def step_of(engine: NativeEngine, n_words: int, batch: int = 32) -> dict[str, Any]:
+    """Milliseconds of a step that writes a token of each row, and the share that is neither matrix product nor attention."""
+    batch = min(batch, engine.n_slots)
+    for i in range(batch):
+        prompt = torch.randint(100, n_words, (128,)).tolist()
+        engine.submit(Request(prompt=tuple(prompt), seeds=(i,), max_tokens=100, temperature=0.0, key=i))
+    while any(not w.tokens for w in engine.partial()) or not engine.partial():
+        engine.step()
+    step_s = seconds(engine.step, 10)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(5):
+            engine.step()
+    by_name = {e.key.rpartition("::")[2]: e.self_cpu_time_total / 5e3 for e in seen.key_averages()}
+    products = sum(ms for name, ms in by_name.items() if name.startswith(PRODUCTS))
+    for i in range(batch):
+        engine.cancel(i)
+    rest = sorted(((ms, name) for name, ms in by_name.items() if not name.startswith(PRODUCTS)), reverse=True)
+    result = {
+        "ms": round(step_s * 1e3, 1),
+        "products_and_attention_ms": round(products, 1),
+        "overhead_share": round(max(0.0, 1 - products / (step_s * 1e3)), 3),
+        "largest_of_the_rest_ms": {name: round(ms, 2) for ms, name in rest[:6]},
+    }
+    print("a step at 32", result)
+    return result
+
+
+def shared_prompt(model: Transformer) -> dict[str, float]:
+    """Seconds to the second token of one, and of a group of 16."""
+    engine = NativeEngine(model, -1, n_slots=16, window=640)
+
+    def write(n: int) -> float:
+        prompt = tuple(torch.randint(100, model.sizes.n_words, (512,)).tolist())
+        engine.submit(Request(prompt=prompt, seeds=tuple(range(n)), max_tokens=2, temperature=0.0))
+        start = time.perf_counter()
+        while not engine.idle:
+            engine.step()
+        return time.perf_counter() - start
+
+    write(16)
+    one, group = median(write(1) for _ in range(3)), median(write(16) for _ in range(3))
+    return {"one_s": round(one, 3), "group_s": round(group, 3), "ratio": round(group / one, 2)}
+
+
+def nano(repeats: int) -> dict[str, Any]:
+    recipe = load_recipe(NANO)
+    model, _ = load_recipe_model(recipe.model, recipe.seed)
+    form: Form = "float32"
+    contenders = {
+        "transformers float32": peer(model),
+        "native float32": native(NativeEngine(model, -1, n_slots=64, window=96, weights=form, prefix_mb=0)),
+    }
+    prompts = {b: torch.randint(0, 250, (b, 24)).tolist() for b in (1, 8, 64)}
+    for write in contenders.values():
+        write(prompts[64], 64)  # the cache has its full size
+    return summary(race(contenders, prompts, 64, repeats))
 
 
 if __name__ == "__main__":

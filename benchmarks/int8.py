@@ -1,107 +1,98 @@
-"""What 8-bit weights cost in exactness: KL divergence from float32, nats a token, on completions that float32 wrote.
+"""What 8-bit weights cost in exactness: divergence and perplexity on what float32 wrote, and how many greedy answers stay.
 
     .venv/bin/python benchmarks/int8.py [--model MODEL]
 
-Two forms are measured on the same tokens: the engine's own (prompts in float32 products of the 8-bit weights), and one that
-rounds the prompts' activations too, which shows why the engine does not.
+The 8-bit engine is told float32's tokens and gives its own log-probability of each; the mean difference estimates the KL
+divergence in nats a token. Perplexities are of the same tokens.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from math import exp
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
 import torch
 from common import versions, write_results
-from torch import Tensor
 
 from magistral.curation import problems
 from magistral.engines.base import Request, Written
-from magistral.engines.native.cache import Cache, Decode, Prefill
 from magistral.engines.native.engine import NativeEngine
-from magistral.engines.native.int8 import Int8Linear, quantise_linears
 from magistral.models.load import load_model
-from magistral.models.transformer import Transformer
 from magistral.recipe import load_recipe
 from magistral.text.template import problem_tokens
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.toml"
 
 
-class RoundedPrompts(Int8Linear):
-    """8-bit products for prompts as well."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, False)  # noqa: FBT003
-        return out
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--completions", type=int, default=64)
+    parser.add_argument("--completions", type=int, default=200)
+    parser.add_argument("--new", type=int, default=48, help="tokens")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recipe = load_recipe(RECIPE)
     model, tokenizer = load_model(args.model)
-    engine = NativeEngine(model, tokenizer.eos, n_slots=args.completions, window=192)
-    for i, problem in enumerate(problems(recipe.problems)[0][: args.completions]):
-        prompt = problem_tokens(tokenizer, recipe.prompt, problem.question)
-        engine.submit(Request(prompt=prompt, seeds=(args.seed + i,), max_tokens=64, key=i))
-    written: list[Written] = []
+    exact, rounded = (NativeEngine(model, tokenizer.eos, n_slots=64, window=256, weights=form) for form in ("float32", "int8"))
+    drawn = [
+        Request(
+            prompt=problem_tokens(tokenizer, recipe.prompt, problem.question),
+            seeds=(args.seed + i,),
+            max_tokens=args.new,
+            key=i,
+        )
+        for i, problem in enumerate(problems(recipe.problems)[0][: args.completions])
+    ]
+    likeliest = [replace(request, temperature=0.0) for request in drawn]
+    result = {
+        **divergence(write(exact, drawn), rounded),
+        **agreement(write(exact, likeliest), write(rounded, likeliest)),
+    }
+    print(result)
+    write_results("int8", {"versions": versions("torch"), **vars(args), **result})
+
+
+def write(engine: NativeEngine, requests: Sequence[Request]) -> list[Written]:
+    """A completion of each, and of what is in already, by their keys."""
+    for request in requests:
+        engine.submit(request)
+    done: list[Written] = []
     while not engine.idle:
-        written += engine.step()
-    exact = logprobs(model, written)
-    rounded = copy.deepcopy(model)
-    quantise_linears(rounded)
-    found = {"as the engine does": kl(exact, logprobs(rounded, written), written)}
-    for module in rounded.modules():
-        if isinstance(module, Int8Linear):
-            module.__class__ = RoundedPrompts
-    found["prompts rounded too"] = kl(exact, logprobs(rounded, written), written)
-    n_tokens = sum(len(w.tokens) for w in written)
-    print(found, n_tokens)
-    write_results(
-        "int8",
-        {
-            "versions": versions("torch"),
-            "model": args.model,
-            "seed": args.seed,
-            "n_tokens": n_tokens,
-            "kl_nats_per_token": {name: round(value, 5) for name, value in found.items()},
-        },
-    )
+        done += engine.step()
+    return sorted(done, key=lambda w: int(str(w.request.key)))
 
 
-@torch.inference_mode()
-def logprobs(model: Transformer, written: list[Written]) -> list[Tensor]:
-    """[B, V] before each place of the completions, one token a step as the engine writes them."""
-    B = len(written)
-    cache = Cache(model.sizes, B, device=torch.device("cpu"))
-    longest = max(len(w.request.prompt) for w in written)
-    cache.reserve(longest + max(len(w.tokens) for w in written))
-    prompts = torch.tensor([[*w.request.prompt, *[0] * (longest - len(w.request.prompt))] for w in written])
-    hidden = model(prompts, torch.arange(longest)[None].expand(B, -1), Prefill(cache, slice(0, B), torch.arange(B)))
-    cache.lengths[:] = torch.tensor([len(w.request.prompt) for w in written])
-    out = [model.lm_head(hidden[torch.arange(B), cache.lengths - 1]).log_softmax(-1)]
-    for t in range(max(len(w.tokens) for w in written) - 1):
-        tokens = torch.tensor([[w.tokens[min(t, len(w.tokens) - 1)]] for w in written])
-        hidden = model(tokens, cache.lengths[:, None], Decode(cache, B))
-        cache.lengths += 1
-        out.append(model.lm_head(hidden[:, 0]).log_softmax(-1))
-    return out
+def divergence(exact: list[Written], rounded: NativeEngine) -> dict[str, Any]:
+    for written in exact:
+        rounded.submit(written.request)
+        rounded.force(written.request.key, 0, written.tokens)
+    told = write(rounded, [])
+    pairs = [pair for one, other in zip(exact, told, strict=True) for pair in zip(one.logprobs, other.logprobs, strict=True)]
+    gaps = [p - q for p, q in pairs]
+    return {
+        "n_tokens": len(gaps),
+        "kl_nats_per_token": round(fmean(gaps), 5),
+        "standard_error": round(stdev(gaps) / len(gaps) ** 0.5, 5),
+        "perplexity": {form: round(exp(-fmean(pair[i] for pair in pairs)), 4) for i, form in enumerate(("float32", "int8"))},
+    }
 
 
-def kl(exact: list[Tensor], other: list[Tensor], written: list[Written]) -> float:
-    total, n = 0.0, 0
-    for t, (p, q) in enumerate(zip(exact, other, strict=True)):
-        there = torch.tensor([t < len(w.tokens) for w in written])
-        total += float((p[there].exp() * (p[there] - q[there])).sum())
-        n += int(there.sum())
-    return total / n
+def agreement(exact: list[Written], rounded: list[Written]) -> dict[str, float]:
+    pairs = [(one.tokens, other.tokens) for one, other in zip(exact, rounded, strict=True)]
+    alike = [next((i for i, (a, b) in enumerate(zip(*pair, strict=False)) if a != b), min(map(len, pair))) for pair in pairs]
+    return {
+        "greedy_answers": len(pairs),
+        "greedy_the_same": round(fmean(a == b for a, b in pairs), 3),
+        "greedy_first_token_the_same": round(fmean(n > 0 for n in alike), 3),
+        "greedy_tokens_alike_at_the_start": round(fmean(alike), 1),
+    }
 
 
 if __name__ == "__main__":

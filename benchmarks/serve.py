@@ -1,19 +1,23 @@
-"""What the server costs on top of its engine: processor time a token, tokens a second, first token, memory of streams that wait.
+"""What the server costs on top of its engine, what others serve on the same model, what Flash gains, what idle streams cost.
 
-    .venv/bin/python benchmarks/serve.py [--rounds 3]
+    .venv/bin/python benchmarks/serve.py [--rounds 2] [--only server|others|flash|idle]
 
-The engine alone and the server around the same engine take turns, round by round, in processes of their own with one torch
-thread each; the best round of each counts. Where others use the machine, only the processor time a token says something: wall
-times then measure them too, as `load_average` tells. The load comes from this process.
+SmolLM2-135M on the CPU, one torch thread each. The load comes from this process, the servers have their own; the engine alone
+and the server around it take turns, and the best round of each counts. Others: `transformers serve` (with its extra `serving`)
+and `llama-server` (on PATH), where they are installed. Some 8 minutes. Where others use the machine, ratios of one round and
+processor time a token say more than wall times; `load_average` tells.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import os
+import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,34 +31,31 @@ from common import load_average, versions, write_results
 N_TOKENS = 48
 CLIENTS = (1, 8, 32)
 QUESTION = "Write a long story about a lighthouse keeper and the sea."
+REPEATING = (
+    "Repeat this text word for word, and nothing else:\n" + "The keeper lit the lamp at dusk and wrote the hour in his book. " * 6
+)
+N_REPEATED = 96
 SEED = 0
 N_IDLE = 500
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+N_FIRST = 20
+OURS = "import sys; sys.argv[0] = 'magistral'; from magistral.cli.main import main; main()"
 
 
 class Server:
-    """`magistral serve` in a process of its own."""
+    """A server in a process of its own, until it is ready."""
 
-    def __init__(self, *options: str) -> None:
-        self.port = free_port()
-        self.folder = tempfile.TemporaryDirectory()
-        command = "import sys; sys.argv[0] = 'magistral'; from magistral.cli.main import main; main()"
-        arguments = ["serve", "smollm2", "--port", str(self.port), "--threads", "1", "--data", self.folder.name, *options]
-        log = (Path(self.folder.name) / "log").open("w")
-        self.process = subprocess.Popen([sys.executable, "-c", command, *arguments], stdout=log, stderr=log)
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, command: list[str], *, model: str, ready: str, port: int) -> None:
+        self.model, self.url = model, f"http://127.0.0.1:{port}"
+        log = Path(tempfile.gettempdir()) / f"magistral-benchmark-{port}.log"
+        with log.open("w") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
         while True:
             try:
-                if httpx.get(f"{self.url}/ready").status_code == 200:
+                if httpx.get(f"{self.url}{ready}").status_code == 200:
                     return
             except httpx.TransportError:
-                assert self.process.poll() is None, (Path(self.folder.name) / "log").read_text()
-                time.sleep(0.2)
+                assert self.process.poll() is None, log.read_text()[-2000:]
+            time.sleep(0.2)
 
     @property
     def cpu_s(self) -> float:
@@ -66,75 +67,173 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
-    def close(self) -> None:
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        self.folder.cleanup()
 
 
-async def one_client(client: httpx.AsyncClient, i: int) -> tuple[float, int]:
-    """Seconds to the first text, and tokens."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ours(folder: str, *options: str) -> Server:
+    port = free_port()
+    arguments = ["serve", "smollm2", "--port", str(port), "--threads", "1", "--data", folder, *options]
+    return Server([sys.executable, "-c", OURS, *arguments], model="smollm2", ready="/ready", port=port)
+
+
+def transformers(folder: str) -> Server:
+    """Reads folders, so the GGUF file is converted: the same weights in float32."""
+    if not (Path(folder) / "hf").exists():
+        subprocess.run([sys.executable, "-c", OURS, "convert", "smollm2", f"{folder}/hf"], check=True, capture_output=True)
+    port = free_port()
+    program = str(Path(sys.executable).parent / "transformers")
+    command = [program, "serve", f"{folder}/hf", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    return Server(command, model=f"{folder}/hf", ready="/health", port=port)
+
+
+def llama_server(folder: str) -> Server:
+    from magistral.models.find import model_path
+
+    port, n = free_port(), max(CLIENTS)
+    flags = ["--port", str(port), "-t", "1", "-np", str(n), "-c", str(n * 512)]
+    return Server(["llama-server", "-m", str(model_path("smollm2")), *flags], model="smollm2", ready="/health", port=port)
+
+
+async def one_client(client: httpx.AsyncClient, model: str, i: int, **changes: Any) -> tuple[float, float, int]:
+    """Seconds to the first text and from there to the end, and tokens."""
     body = {
-        "messages": [{"role": "user", "content": QUESTION}], "max_tokens": N_TOKENS, "seed": SEED + i, "temperature": 1,
-        "detect_loops": False, "stream": True, "stream_options": {"include_usage": True},
+        "model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": N_TOKENS, "seed": SEED + i,
+        "temperature": 1, "stream": True, "stream_options": {"include_usage": True}, **changes,
     }  # fmt: skip
     start, first, n = time.perf_counter(), 0.0, 0
     async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.status_code == 200, await response.aread()
         async for line in response.aiter_lines():
             if not line.startswith("data: {"):
                 continue
             data = json.loads(line[6:])
             if not first and data["choices"] and data["choices"][0]["delta"].get("content"):
-                first = time.perf_counter() - start
+                first = time.perf_counter()
             if data.get("usage"):
                 n = data["usage"]["completion_tokens"]
-    return first, n
+    return first - start, time.perf_counter() - first, n
 
 
-async def load(server: Server, n_clients: int) -> dict[str, float]:
-    cpu = server.cpu_s
-    async with httpx.AsyncClient(base_url=server.url, timeout=600, limits=httpx.Limits(max_connections=None)) as client:
-        start = time.perf_counter()
-        replies = await asyncio.gather(*[one_client(client, i) for i in range(n_clients)])
-        seconds = time.perf_counter() - start
-    firsts = sorted(first for first, _ in replies)
-    n_tokens = sum(n for _, n in replies)
+def client_of(server: Server) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=server.url, timeout=600, limits=httpx.Limits(max_connections=None))
+
+
+async def load(server: Server, n_clients: int, **changes: Any) -> dict[str, float]:
+    cpu, start = server.cpu_s, time.perf_counter()
+    async with client_of(server) as client:
+        replies = await asyncio.gather(*[one_client(client, server.model, i, **changes) for i in range(n_clients)])
+    n_tokens = sum(n for *_, n in replies)
     return {
         "cpu_ms_per_token": 1000 * (server.cpu_s - cpu) / n_tokens,
-        "tokens_per_s": n_tokens / seconds,
-        "first_token_s": firsts[len(firsts) // 2],
+        "tokens_per_s": n_tokens / (time.perf_counter() - start),
     }
 
 
-def engine_alone(n_rows: int) -> dict[str, float]:
+async def first_token_s(server: Server) -> float:
+    """The median of one client's requests, one after another."""
+    async with client_of(server) as client:
+        return statistics.median([(await one_client(client, server.model, i, max_tokens=2))[0] for i in range(N_FIRST)])
+
+
+def engine_alone() -> dict[str, Any]:
     """Run in a process of its own: the same prompts and seeds without a server."""
-    import torch
+    from magistral.cli.served import load_served
+    from magistral.engines.base import Request
+    from magistral.serve.events import Ask, Turn
 
-    from magistral.engines.native.engine import NativeEngine, Request
-    from magistral.models.load import load_model
-    from magistral.text.template import prompt_tokens
+    served = load_served("smollm2", n_slots=max(CLIENTS), window=None, threads=1)
+    engine, prompt = served.engine, tuple(served.prompt(Ask(turns=(Turn(role="user", text=QUESTION),)))[0])
 
-    torch.set_num_threads(1)
-    model, tokenizer = load_model("smollm2")
-    engine = NativeEngine(model, tokenizer.eos, n_slots=max(CLIENTS), window=4096, weights="int8")
-    prompt = tuple(prompt_tokens(tokenizer, "", [("user", QUESTION)]))
-    results: list[dict[str, float]] = []
-    for _ in range(2):  # the first warms up
+    def write(n_rows: int, max_tokens: int) -> dict[str, float]:
         start, cpu, first, n = time.perf_counter(), time.process_time(), 0.0, 0
         for i in range(n_rows):
-            engine.submit(Request(prompt=prompt, seeds=(SEED + i,), max_tokens=N_TOKENS, top_p=0.95, key=i))
+            engine.submit(Request(prompt=prompt, seeds=(SEED + i,), max_tokens=max_tokens, top_p=served.top_p, key=i))
         while not engine.idle:
             n += sum(len(w.tokens) for w in engine.step())
             first = first or time.perf_counter() - start
         cpu_ms = 1000 * (time.process_time() - cpu) / n
-        results.append({"cpu_ms_per_token": cpu_ms, "tokens_per_s": n / (time.perf_counter() - start), "first_token_s": first})
-    return results[-1]
+        return {"cpu_ms_per_token": cpu_ms, "tokens_per_s": n / (time.perf_counter() - start), "first_token_s": first}
+
+    write(2, N_TOKENS)  # warms up
+    firsts = [write(1, 2)["first_token_s"] for _ in range(N_FIRST)]
+    return {"load": {k: write(k, N_TOKENS) for k in CLIENTS}, "first_token_s": statistics.median(firsts)}
 
 
-def alone_in_a_process(n_rows: int) -> dict[str, float]:
-    out = subprocess.run([sys.executable, __file__, "--alone", str(n_rows)], check=True, capture_output=True, text=True).stdout
-    result: dict[str, float] = json.loads(out)
+def alone_in_a_process() -> dict[str, Any]:
+    out = subprocess.run([sys.executable, __file__, "--alone"], check=True, capture_output=True, text=True).stdout
+    result: dict[str, Any] = json.loads(out)
     return result
+
+
+def measure_server(folder: str, n_rounds: int) -> dict[str, Any]:
+    rounds = []
+    for _ in range(n_rounds):
+        alone = alone_in_a_process()
+        with ours(folder, "--slots", str(max(CLIENTS))) as server:
+            asyncio.run(load(server, 2))  # warms up
+            first = asyncio.run(first_token_s(server))
+            rounds.append((alone, {k: asyncio.run(load(server, k)) for k in CLIENTS}, first))
+    rows: dict[str, Any] = {}
+    for k in CLIENTS:
+        engine = max(alone["load"][str(k)]["tokens_per_s"] for alone, *_ in rounds)
+        served = max(loads[k]["tokens_per_s"] for _, loads, _ in rounds)
+        cpu = [min(r[0]["load"][str(k)]["cpu_ms_per_token"] for r in rounds), min(r[1][k]["cpu_ms_per_token"] for r in rounds)]
+        rows[str(k)] = {
+            "engine_tokens_per_s": round(engine, 1),
+            "server_tokens_per_s": round(served, 1),
+            "server_share": round(served / engine, 3),
+            "engine_cpu_ms_per_token": round(cpu[0], 2),
+            "server_cpu_ms_per_token": round(cpu[1], 2),
+        }
+    firsts = min(alone["first_token_s"] for alone, *_ in rounds), min(first for *_, first in rounds)
+    return {"clients": rows, "first_token_ms": {"engine": round(1000 * firsts[0], 2), "server": round(1000 * firsts[1], 2)}}
+
+
+def measure_others(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if importlib.util.find_spec("fastapi") and importlib.util.find_spec("transformers"):
+        found["transformers serve"] = transformers
+    if shutil.which("llama-server"):
+        found["llama-server"] = llama_server
+    rows: dict[str, Any] = {}
+    for name, start in found.items():
+        with start(folder) as server:
+            asyncio.run(load(server, 1))  # warms up
+            rows[name] = {str(k): round(asyncio.run(load(server, k))["tokens_per_s"], 1) for k in CLIENTS}
+        print(name, rows[name])
+    return rows
+
+
+def measure_flash(folder: str) -> dict[str, float]:
+    """Tokens a second of one user's answer on a text that repeats its prompt, the first token left out."""
+    changes = {
+        "messages": [{"role": "user", "content": REPEATING}],
+        "max_tokens": N_REPEATED,
+        "temperature": 0,
+        "detect_loops": False,
+    }
+    said = {}
+    for name, options, more in (("plain", "float32", {}), ("flash", "int8", {"flash": True})):
+        with ours(folder, "--weights", options) as server:
+
+            async def ask(server: Server = server, more: dict[str, Any] = more) -> float:
+                async with client_of(server) as client:
+                    rounds = [await one_client(client, server.model, 0, **changes, **more) for _ in range(3)]
+                return max((n - 1) / seconds for _, seconds, n in rounds)
+
+            said[f"{name}_tokens_per_s"] = round(asyncio.run(ask()), 1)
+    return {**said, "ratio": round(said["flash_tokens_per_s"] / said["plain_tokens_per_s"], 2)}
 
 
 async def waiting(client: httpx.AsyncClient) -> float:
@@ -144,16 +243,14 @@ async def waiting(client: httpx.AsyncClient) -> float:
 
 async def idle_streams(server: Server) -> float:
     """Megabytes that N_IDLE streams cost which wait behind one that is written."""
-    body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 3000, "detect_loops": False}
-    async with httpx.AsyncClient(base_url=server.url, timeout=600, limits=httpx.Limits(max_connections=None)) as client:
+    async with client_of(server) as client:
 
         async def wait() -> None:
-            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-                async for _ in response.aiter_bytes():
-                    pass
+            await one_client(client, server.model, 0, max_tokens=3000, detect_loops=False)
 
         first = asyncio.create_task(wait())
-        await asyncio.sleep(5)
+        while 'magistral_writing{model="smollm2"} 1.0' not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.2)
         before = server.rss_mb
         tasks = [asyncio.create_task(wait()) for _ in range(N_IDLE)]
         while await waiting(client) < N_IDLE:
@@ -165,62 +262,37 @@ async def idle_streams(server: Server) -> float:
     return after - before
 
 
-def measure_idle() -> float:
-    server = Server("--slots", "1", "--max-waiting", "600")
-    try:
-        return asyncio.run(idle_streams(server))
-    finally:
-        server.close()
+def measure_idle(folder: str) -> dict[str, float]:
+    with ours(folder, "--slots", "1", "--max-waiting", "600") as server:
+        return {"n": N_IDLE, "mb": round(asyncio.run(idle_streams(server)), 1)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--alone", type=int)
-    parser.add_argument("--idle", action="store_true", help="only what waiting streams cost; printed")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=["server", "others", "flash", "idle"], help="only this; printed, not kept")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     if arguments.alone:
-        print(json.dumps(engine_alone(arguments.alone)))
+        print(json.dumps(engine_alone()))
         return
-    if arguments.idle:
-        print("idle streams, MB:", round(measure_idle(), 1))
+    with tempfile.TemporaryDirectory() as folder:
+        measures = {
+            "server": lambda: measure_server(folder, arguments.rounds),
+            "others": lambda: measure_others(folder),
+            "flash": lambda: measure_flash(folder),
+            "idle": lambda: measure_idle(folder),
+        }
+        result: dict[str, Any] = {}
+        for name, measure in measures.items():
+            if arguments.only in (None, name):
+                result[name] = measure()
+                print(name, json.dumps(result[name], indent=1))
+    if arguments.only:
         return
-    server = Server("--slots", str(max(CLIENTS)), "--max-waiting", "600")
-    rows: dict[str, Any] = {}
-    try:
-        asyncio.run(load(server, 2))  # warms up
-        for k in CLIENTS:
-            rounds = [(alone_in_a_process(k), asyncio.run(load(server, k))) for _ in range(arguments.rounds)]
-            alone = max(a["tokens_per_s"] for a, _ in rounds)
-            served = max(s["tokens_per_s"] for _, s in rounds)
-            firsts = [min(r[i]["first_token_s"] for r in rounds) for i in (0, 1)]
-            cpus = [min(r[i]["cpu_ms_per_token"] for r in rounds) for i in (0, 1)]
-            rows[str(k)] = {
-                "engine_cpu_ms_per_token": round(cpus[0], 2),
-                "server_cpu_ms_per_token": round(cpus[1], 2),
-                "server_cpu_share": round(cpus[1] / cpus[0], 3),
-                "engine_tokens_per_s": round(alone, 1),
-                "server_tokens_per_s": round(served, 1),
-                "server_share": round(served / alone, 3),
-                "engine_first_token_ms": round(1000 * firsts[0], 1),
-                "server_first_token_ms": round(1000 * firsts[1], 1),
-                "rounds": rounds,
-            }
-            print(k, {name: value for name, value in rows[str(k)].items() if name != "rounds"})
-    finally:
-        server.close()
-    n_mb = measure_idle()
-    print("idle streams, MB:", round(n_mb, 1))
-    result = {
-        "versions": versions("torch", "starlette", "uvicorn"),
-        "load_average": load_average(),
-        "seed": SEED,
-        "n_tokens": N_TOKENS,
-        "clients": rows,
-        "idle": {"n": N_IDLE, "mb": round(n_mb, 1)},
-    }
-    write_results("serve", result)
+    about = {"versions": versions("torch", "starlette", "uvicorn", "transformers"), "load_average": load_average()}
+    write_results("serve", {**about, "seed": SEED, "n_tokens": N_TOKENS, **result})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from tests.serve.fakes import Scripted, served
@@ -17,8 +16,6 @@ from tests.serve.test_scheduler import going_on
 
 from magistral.cli import chat
 from magistral.cli.chat import Talk
-from magistral.cli.served import name_of, system_of
-from magistral.errors import UserError
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Event, Note, Piece
 from magistral.serve.service import Service
@@ -121,35 +118,3 @@ def test_questions_are_lines_until_the_end_whatever_their_bytes(monkeypatch: pyt
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n\n  \ntw\xff\nlast")))
     questions: Iterator[str] = chat._questions()
     assert list(questions) == ["one", "tw\ufffd", "last"]
-
-
-def test_a_runs_recipe_brings_its_system_prompt(tmp_path: Path) -> None:
-    recipe = """
-name = "a"
-prompt.system = "think first"
-reward = {l_max = 100, l_cache = 20}
-eval.max_tokens = 100
-[problems]
-n_train = 1
-n_held_out = 1
-families = [{name = "chain_sum"}]
-"""
-    (tmp_path / "recipe.toml").write_text(recipe)
-    assert (system_of(str(tmp_path)), system_of("smollm2")) == ("think first", "")
-
-
-@pytest.mark.parametrize(
-    ("model", "name"),
-    [
-        ("smollm2", "smollm2"),
-        ("models/small.gguf", "small"),
-        ("medium=https://api.mistral.ai/v1#magistral-medium-latest", "medium"),
-    ],
-)
-def test_a_model_is_asked_for_by_the_name_of_its_file_or_endpoint(model: str, name: str) -> None:
-    assert name_of(model) == name
-
-
-def test_an_endpoint_is_answered_for_by_its_key() -> None:
-    with pytest.raises(UserError, match="keys go into the environment"):
-        name_of("m=https://user:secret@example.com/v1")

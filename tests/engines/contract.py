@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+import numpy as np
 import pytest
 
-from magistral.engines.base import Engine, Request, Written
+from magistral.engines.base import Begun, Engine, Request, Steerable, Written
 from magistral.errors import UserError
 from magistral.flow import Finish
 from magistral.text.message import Message
 
 PATIENCE_S = 30
+OPTION_VALUES: list[tuple[str, Any]] = [
+    ("top_k", 3), ("min_p", 0.1), ("stop", ("x",)), ("stop_tokens", (3,)), ("n_top", 2), ("mask", lambda: Only(4)), ("draft", 4),
+    ("prediction", (1, 2, 3)),
+]  # fmt: skip
+
+
+class Only:
+    """A mask that allows one token."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+        self.heard: list[int] = []
+
+    def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return np.array([i == self.token for i in range(64)])
+
+    def accept(self, token: int) -> None:
+        self.heard.append(token)
 
 
 class Harness(Protocol):
-    """How to make the engine, and what it is able to: "tokens", "logprobs", "seeds", "load", and any of base.OPTIONS."""
+    """How to make the engine, and what it is able to: "tokens", "logprobs", "seeds", "load", "force", and any of base.OPTIONS."""
 
     able: frozenset[str]
     eos: int
@@ -189,7 +208,7 @@ class Contract:
         engine.submit(self.ask(harness, (1,) * 100, max_tokens=28))
         assert len(finish(engine)) == 1
 
-    @pytest.mark.parametrize(("option", "value"), [("top_k", 3), ("min_p", 0.1), ("stop", ("x",)), ("n_top", 2)])
+    @pytest.mark.parametrize(("option", "value"), OPTION_VALUES)
     def test_an_option_is_done_or_refused_and_never_dropped(
         self, option: str, value: Any, harness: Harness, engine: Engine
     ) -> None:
@@ -204,3 +223,57 @@ class Contract:
         if option == "n_top":
             assert len(written.top) == len(written.tokens)
             assert all(0 < len(top) <= 2 for top in written.top)
+        if option == "mask":
+            assert written.tokens == [4] * 8
+            assert written.logprobs == pytest.approx([0.0] * 8)
+
+    def test_what_another_engine_began_is_gone_on_with(self, harness: Harness, engine: Engine) -> None:
+        if "begun" not in harness.able:
+            with pytest.raises(UserError, match="does not do begun"):
+                engine.submit(self.ask(harness, begun=(Begun(),)))
+            return
+        whole = self.write(harness, self.ask(harness, seeds=(1, 2, 3)))
+        halves = [Begun(tokens=tuple(w.tokens[:n]), logprobs=tuple(w.logprobs[:n]), versions=(0,) * n) for w, n in
+                  zip(whole, (len(whole[0].tokens), 2, 0), strict=True)]  # fmt: skip
+        engine.submit(self.ask(harness, seeds=(1, 2, 3), begun=tuple(halves)))
+        assert all(self.same(harness, one, other) for one, other in zip(finish(engine), whole, strict=True))
+
+    def test_forced_tokens_come_next_and_the_rest_goes_on_by_its_places(self, harness: Harness, engine: Engine) -> None:
+        if "force" not in harness.able:
+            pytest.skip("this engine cannot be told what to write")
+        steerable = cast(Steerable, engine)
+        alone = self.write(harness, self.ask(harness, seeds=(1, 2), max_tokens=9))
+        engine.submit(self.ask(harness, seeds=(1, 2), max_tokens=9))
+        while not steerable.partial() or len(steerable.partial()[1].tokens) < 2:
+            engine.step()
+        at = len(steerable.partial()[1].tokens)
+        steerable.force("a", 1, (7, 3, 7))
+        one, other = finish(engine)
+        assert self.same(harness, one, alone[0])
+        assert other.tokens[:at] == alone[1].tokens[:at]
+        assert other.tokens[at : at + 3] == [7, 3, 7]
+        assert other.forced == [at, at + 1, at + 2]
+        assert len(other.tokens) == len(other.logprobs) == len(other.versions) <= 9
+        with pytest.raises(UserError, match="nothing to force: completion 1 of request 'a'"):
+            steerable.force("a", 1, (7,))
+
+    def test_what_waits_can_be_forced_and_the_limit_holds(self, harness: Harness, engine: Engine) -> None:
+        if "force" not in harness.able:
+            pytest.skip("this engine cannot be told what to write")
+        engine.submit(self.ask(harness, max_tokens=4))
+        cast(Steerable, engine).force("a", 0, (7, 3, 7, 3, 7, 3))
+        (written,) = finish(engine)
+        assert written.tokens == [7, 3, 7, 3]
+        assert written.finish is Finish.LENGTH
+
+    def test_one_completion_of_a_group_can_be_cancelled(self, harness: Harness, engine: Engine) -> None:
+        if "force" not in harness.able:
+            pytest.skip("this engine does not tell a group's completions apart")
+        alone = self.write(harness, self.ask(harness, seeds=(1, 2, 3)))
+        engine.submit(self.ask(harness, seeds=(1, 2, 3)))
+        done = engine.step()
+        cast(Steerable, engine).cancel("a", 1)
+        done += finish(engine)
+        assert [w.index for w in done] == [0, 2]
+        assert self.same(harness, done[0], alone[0])
+        assert self.same(harness, done[1], alone[2])

@@ -24,14 +24,14 @@ Tiny = Callable[..., Transformer]
 
 class Native:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", *OPTIONS} - {"messages"})
     eos = EOS
 
     def __init__(self, tiny: Tiny) -> None:
         self.tiny = tiny
 
     def engine(self) -> Engine:
-        return NativeEngine(self.tiny(seed=0), EOS, n_slots=4, window=128)
+        return NativeEngine(self.tiny(seed=0), EOS, n_slots=4, window=128, decode=str)
 
     def close(self, engine: Engine) -> None:
         pass
@@ -45,7 +45,7 @@ class Native:
 
 class Scripted:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load", "stop", "n_top"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", "stop", "n_top", "begun"})
 
     def __init__(self) -> None:
         self.tokenizer = byte_tokenizer()
@@ -142,4 +142,4 @@ class TestVllm(Contract):
 @pytest.mark.parametrize("harness", [Native, Scripted, Vllm, Http])
 def test_a_harness_names_only_what_there_is(harness: type) -> None:
     able = getattr(harness, "able", None) or Http("mistral").able
-    assert set(able) <= {"tokens", "logprobs", "seeds", "load", *OPTIONS}
+    assert set(able) <= {"tokens", "logprobs", "seeds", "load", "force", *OPTIONS}

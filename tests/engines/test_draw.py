@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
+from magistral.engines.base import Request
 from magistral.engines.native.draw import draw, uniforms
 
 QUARTERS = [0.5, 0.25, 0.25]
 
 
-def drawn(p: list[float], u: float, *, temperature: float = 1.0, top_p: float = 1.0) -> tuple[int, float]:
-    logits = torch.tensor([p]).log()
-    token, logprob = draw(logits, torch.tensor([u]), torch.tensor([temperature]), torch.tensor([top_p]))
+def terms(**changes: Any) -> Request:
+    return Request(prompt=(1,), seeds=(0,), max_tokens=1, **changes)
+
+
+def drawn(p: list[float], u: float, **changes: Any) -> tuple[int, float]:
+    token, logprob, _ = draw(torch.tensor([p]).log(), torch.tensor([u]), [terms(**changes)])
     return int(token), float(logprob)
 
 
@@ -72,9 +77,37 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p: float, nucleus: dict
     assert found == {token: pytest.approx(math.log(p), abs=1e-6) for token, p in nucleus.items()}
 
 
+@pytest.mark.parametrize(
+    ("terms_", "kept"),
+    [
+        ({"top_k": 1}, {1: 1.0}),
+        ({"top_k": 3}, {1: 4 / 9, 2: 3 / 9, 3: 2 / 9}),
+        ({"top_k": 9}, {0: 0.1, 1: 0.4, 2: 0.3, 3: 0.2}),
+        ({"min_p": 0.76}, {1: 1.0}),
+        ({"min_p": 0.74}, {1: 4 / 7, 2: 3 / 7}),
+        ({"top_k": 3, "top_p": 0.71, "min_p": 0.6}, {1: 4 / 7, 2: 3 / 7}),
+    ],
+    ids=["the likeliest", "three", "more than there are", "nearly as likely", "three quarters as likely", "all of them"],
+)
+def test_top_k_and_min_p_keep_the_likeliest(terms_: dict[str, Any], kept: dict[int, float]) -> None:
+    found = dict(drawn([0.1, 0.4, 0.3, 0.2], u / 50, **terms_) for u in range(50))
+    assert found == {token: pytest.approx(math.log(p), abs=1e-6) for token, p in kept.items()}
+
+
+@pytest.mark.parametrize(("top_p", "n_kept"), [(0.2, 400), (0.9, 1800)], ids=["among the 512 likeliest", "beyond them"])
+def test_top_p_of_many_words_keeps_as_many_as_it_takes(top_p: float, n_kept: int) -> None:
+    n = 2000
+    u = (torch.arange(n) + 0.5) / n
+    tokens, logprobs, p = draw(torch.zeros(n, n), u, [terms(top_p=top_p)] * n)
+    assert (p > 0).sum(-1).tolist() == pytest.approx([n_kept] * n, abs=1)
+    assert logprobs.exp().mean() == pytest.approx(1 / n_kept, rel=0.01)
+    assert len(set(tokens.tolist())) == pytest.approx(n_kept, abs=1)
+
+
 def test_each_row_keeps_its_own_temperature_and_top_p() -> None:
     logits = torch.tensor([QUARTERS] * 3).log()
-    tokens, logprobs = draw(logits, torch.tensor([0.8, 0.8, 0.8]), torch.tensor([1.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 0.4]))
+    rows = [terms(), terms(temperature=0.0), terms(top_p=0.4)]
+    tokens, logprobs, _ = draw(logits, torch.tensor([0.8, 0.8, 0.8]), rows)
     assert tokens.tolist() == [2, 0, 0]
     assert logprobs.exp().tolist() == pytest.approx([0.25, 0.5, 1.0])
 
@@ -91,7 +124,7 @@ def test_every_word_is_drawn_as_often_as_it_is_likely(n_words: int) -> None:
     p = torch.arange(n_words, dtype=torch.float32)  # word 0 is impossible
     n = 20_000
     u = (torch.arange(n) + 0.5) / n
-    tokens, logprobs = draw(p.log().expand(n, -1), u, torch.ones(n), torch.ones(n))
+    tokens, logprobs, _ = draw(p.log().expand(n, -1), u, [terms()] * n)
     counts = torch.bincount(tokens, minlength=n_words) / n
     assert float((counts - p / p.sum()).abs().max()) <= 2 / n
     assert torch.allclose(logprobs.exp(), (p / p.sum())[tokens], rtol=1e-4)

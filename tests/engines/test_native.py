@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from magistral.engines.base import Request, Written
+from magistral.engines.base import Request
 from magistral.engines.native.engine import NativeEngine
-from magistral.engines.native.int8 import Int8Linear
-from magistral.errors import UserError
+from magistral.errors import ModelError, UserError
 from magistral.flow import Finish
-from magistral.models.transformer import Masked, Transformer
-
-EOS = 63
-Tiny = Callable[..., Transformer]
-
-
-def new_engine(
-    model: Transformer, *, n_slots: int = 4, eos: int = EOS, weights: Literal["float32", "int8"] = "float32"
-) -> NativeEngine:
-    return NativeEngine(model, eos, n_slots=n_slots, window=128, weights=weights)
-
-
-def finish(engine: NativeEngine) -> list[Written]:
-    done: list[Written] = []
-    while not engine.idle:
-        done += engine.step()
-    return sorted(done, key=lambda w: (str(w.request.key), w.index))
-
-
-def write(model: Transformer, *requests: Request, n_slots: int = 4) -> list[Written]:
-    engine = new_engine(model, n_slots=n_slots)
-    for request in requests:
-        engine.submit(request)
-    return finish(engine)
-
-
-def ask(*prompt: int, seeds: tuple[int, ...] = (0,), n: int = 12, temperature: float = 1.0, key: str = "") -> Request:
-    return Request(prompt=prompt, seeds=seeds, max_tokens=n, temperature=temperature, key=key)
-
-
-def full_logprobs(model: Transformer, written: Written, temperature: float = 1.0) -> Tensor:
-    """[T, V] before each written token, by one pass over the whole sequence."""
-    tokens = torch.tensor([[*written.request.prompt, *written.tokens]])
-    with torch.no_grad():
-        hidden = model(tokens, torch.arange(tokens.shape[1])[None], Masked())
-        logits: Tensor = model.lm_head(hidden[0, len(written.request.prompt) - 1 : -1])
-    return (logits / temperature).log_softmax(-1)
-
-
-def same(one: Written, other: Written) -> bool:
-    return one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-4) and one.finish == other.finish
-
+from magistral.models.transformer import Transformer
+from tests.engines.native import EOS, Tiny, ask, finish, full_logprobs, new_engine, same, write
 
 VARIANTS: dict[str, dict[str, object]] = {
     "llama": {},
@@ -101,7 +60,8 @@ def test_a_group_s_prompt_is_computed_once_and_each_is_as_if_alone(tiny: Tiny) -
     engine.model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
     engine.submit(ask(5, 9, 2, seeds=(1, 2, 3, 4)))
     group = finish(engine)
-    assert shapes[:2] == [(1, 3), (4, 1)]
+    assert shapes[:2] == [(1, 3), (1, 4)], "then the first one's next token, the prompt's last of the rest"
+    assert [w.n_cached for w in group] == [0, 2, 2, 2]
     alone = [write(model, ask(5, 9, 2, seeds=(seed,)))[0] for seed in (1, 2, 3, 4)]
     assert [w.index for w in group] == [0, 1, 2, 3]
     assert all(same(a, b) for a, b in zip(group, alone, strict=True))
@@ -118,12 +78,12 @@ def test_slots_are_used_again_as_completions_of_different_lengths_end(tiny: Tiny
     assert all(same(a, b) for a, b in zip(together, alone, strict=True))
 
 
-def test_no_more_rows_than_slots_are_written_and_groups_enter_in_their_order(tiny: Tiny) -> None:
+def test_no_more_rows_than_slots_are_written_and_completions_enter_in_their_order(tiny: Tiny) -> None:
     engine = new_engine(tiny(), n_slots=3)
     for key, n_seeds in (("a", 2), ("b", 2), ("c", 1)):
         engine.submit(ask(1, seeds=tuple(range(n_seeds)), key=key, n=4))
     engine.step()
-    assert [w.request.key for w in engine.partial()] == ["a", "a"], "c does not overtake b"
+    assert [w.request.key for w in engine.partial()] == ["a", "a", "b"]
     assert {str(w.request.key) for w in finish(engine)} == {"a", "b", "c"}
 
 
@@ -144,6 +104,72 @@ def test_a_completion_stops_with_the_end_token_which_it_keeps(place: int, tiny: 
     (written,) = finish(engine)
     assert written.tokens == free.tokens[: free.tokens.index(end) + 1]
     assert written.finish == Finish.STOP
+
+
+@pytest.mark.parametrize(
+    ("stop", "n"), [(("FG",), 5), (("G",), 5), (("CDE",), 3), (("XX", "E"), 3), (("Q",), 12)],
+    ids=["two tokens", "one", "three", "one of two", "what is not said"],
+)  # fmt: skip
+def test_a_completion_ends_with_a_stop_text_wherever_its_tokens_begin(stop: tuple[str, ...], n: int, tiny: Tiny) -> None:
+    engine = new_engine(tiny())
+    engine.submit(ask(5, 9, stop=stop))
+    engine.force("", 0, [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14])  # CDEFGHIJKLMN
+    (written,) = finish(engine)
+    assert len(written.tokens) == n
+    assert written.finish == (Finish.STOP if n < 12 else Finish.LENGTH)
+
+
+def test_a_completion_ends_with_a_stop_token(tiny: Tiny) -> None:
+    (free,) = write(tiny(), ask(5, 9))
+    (written,) = write(tiny(), ask(5, 9, stop_tokens=(free.tokens[3],)))
+    assert written.tokens == free.tokens[: free.tokens.index(free.tokens[3]) + 1]
+    assert written.finish is Finish.STOP
+
+
+@pytest.mark.parametrize("terms", [{}, {"temperature": 0.5}, {"temperature": 0.0}, {"top_k": 1}], ids=str)
+def test_forced_tokens_have_the_model_s_own_log_probability(terms: dict[str, Any], tiny: Tiny) -> None:
+    engine = new_engine(tiny())
+    engine.submit(ask(5, 9, 2, n=9, **terms))
+    engine.step()
+    engine.force("", 0, [7, 3, 7, 1])
+    (written,) = finish(engine)
+    expected = full_logprobs(tiny(), written, terms.get("temperature") or 1.0)
+    assert written.forced == [1, 2, 3, 4]
+    assert written.logprobs[1:5] == pytest.approx([float(expected[i, written.tokens[i]]) for i in range(1, 5)], abs=1e-4)
+
+
+def test_the_likeliest_tokens_of_each_place_are_a_full_forward_s(tiny: Tiny) -> None:
+    (written,) = write(tiny(), ask(5, 9, 2, n_top=3))
+    values, tokens = full_logprobs(tiny(), written).topk(3)
+    assert [[t for t, _ in top] for top in written.top] == tokens.tolist()
+    assert [[p for _, p in top] for top in written.top] == [pytest.approx(row, abs=1e-4) for row in values.tolist()]
+
+
+class Even:
+    """A mask that lets even tokens through, until one was forced that is not."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return np.array([token % 2 == 0 and not self.over for token in range(64)])
+
+    def accept(self, token: int) -> None:
+        self.over |= token % 2 == 1
+
+
+def test_a_masked_completion_has_log_probabilities_of_what_is_left_and_ends_when_nothing_is(tiny: Tiny) -> None:
+    model = tiny()
+    engine = new_engine(model)
+    engine.submit(ask(5, 9, 2, n=20, mask=Even))
+    while not engine.partial() or len(engine.partial()[0].tokens) < 6:
+        engine.step()
+    engine.force("", 0, [8, 9])
+    (written,) = finish(engine)
+    assert (len(written.tokens), written.finish, written.forced) == (8, Finish.STOP, [6, 7])
+    left = full_logprobs(model, written)[:6, ::2].log_softmax(-1)
+    assert all(token % 2 == 0 for token in written.tokens[:6])
+    assert written.logprobs[:6] == pytest.approx([float(left[i, t // 2]) for i, t in enumerate(written.tokens[:6])], abs=1e-4)
 
 
 class Remembering:
@@ -202,6 +228,25 @@ def test_weights_that_did_not_change_need_not_be_loaded(tiny: Tiny) -> None:
     assert set(written.versions) == {3}
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("layers.1.mlp.up_proj.weight", torch.full((48, 32), float("nan")), "up_proj.weight holds numbers that are not finite"),
+        ("norm.weight", torch.full((32,), float("inf")), "norm.weight holds numbers that are not finite"),
+        ("norm.weight", torch.ones(31), r"norm.weight \[31\] is none of this model's"),
+        ("layers.9.mlp.up_proj.weight", torch.ones(48, 32), "layers.9.mlp.up_proj.weight .* is none of this model's"),
+    ],
+    ids=["NaN", "infinite", "another shape", "no such layer"],
+)
+def test_broken_weights_are_refused_and_the_old_ones_stay(name: str, tensor: Tensor, message: str, tiny: Tiny) -> None:
+    engine = new_engine(tiny())
+    with pytest.raises(ModelError, match=message):
+        engine.load({"embed_tokens.weight": torch.zeros(64, 32), name: tensor}, version=1)
+    assert engine.version == 0
+    engine.submit(ask(5, 9, 2))
+    assert same(finish(engine)[0], write(tiny(), ask(5, 9, 2))[0])
+
+
 def test_the_trainer_s_model_may_change_beside_the_engine(tiny: Tiny) -> None:
     model = tiny(seed=1)
     engine = new_engine(model)
@@ -233,9 +278,10 @@ def test_cancel_forgets_what_waits_and_what_is_half_written_and_the_rest_is_as_i
         (ask(*range(60), *range(60), n=9), "prompt of 120 tokens and max_tokens=9 are over the window of 128"),
         (ask(n=4), "prompt of 0 tokens"),
         (ask(1, n=0), "max_tokens=0"),
-        (ask(1, seeds=(0, 1, 2, 3, 4)), "group of 5 does not fit in engine.n_slots=4"),
+        (ask(1, 64), "token 64 is none of the model's 64 words"),
+        (ask(1, draft=2, prediction=(3, -1)), "token -1 is none of the model's 64 words"),
     ],
-    ids=["too long", "no prompt", "nothing to write", "too large a group"],
+    ids=["too long", "no prompt", "nothing to write", "no such word", "no such word predicted"],
 )
 def test_a_request_that_can_never_fit_is_refused_with_the_remedy(request_: Request, message: str, tiny: Tiny) -> None:
     engine = new_engine(tiny())
@@ -244,49 +290,12 @@ def test_a_request_that_can_never_fit_is_refused_with_the_remedy(request_: Reque
     assert engine.idle
 
 
+def test_a_stop_text_without_a_way_to_read_tokens_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="does not do stop"):
+        NativeEngine(tiny(), EOS, n_slots=1, window=128).submit(ask(5, 9, stop=("A",)))
+
+
 def test_a_request_that_just_fits_is_written_to_the_window_s_end(tiny: Tiny) -> None:
     model = tiny()
     (written,) = write(model, ask(*range(60), *range(60), n=8, temperature=0.0))
     assert written.tokens == full_logprobs(model, written).argmax(-1).tolist()
-
-
-def engine_logprobs(engine: NativeEngine, tokens: Tensor) -> Tensor:
-    positions = torch.arange(tokens.shape[1])[None]
-    with torch.no_grad():
-        logits: Tensor = engine.model.lm_head(engine.model(tokens, positions, Masked()))
-    return logits.log_softmax(-1)
-
-
-@pytest.mark.parametrize("changes", [{}, {"family": "qwen2", "attention_bias": True}], ids=["llama", "with biases"])
-def test_8_bit_weights_are_near_float_and_new_ones_are_packed_again(changes: dict[str, object], tiny: Tiny) -> None:
-    old, new = tiny(seed=1, **changes), tiny(seed=2, **changes)
-    tokens = torch.arange(40)[None]
-    engine = new_engine(old, weights="int8")
-    for model in (old, new):
-        if model is new:
-            engine.load(dict(new.named_parameters()), version=1)
-        exact, rounded = engine_logprobs(new_engine(model), tokens), engine_logprobs(engine, tokens)
-        kl = (exact.exp() * (exact - rounded)).sum(-1).mean()
-        assert 0 < kl < 0.01
-    assert torch.equal(engine_logprobs(engine, tokens), engine_logprobs(new_engine(new, weights="int8"), tokens))
-
-
-def test_what_8_bit_weights_record_is_near_what_float_would(tiny: Tiny) -> None:
-    model = tiny(seed=3)
-    engine = new_engine(model, weights="int8")
-    engine.submit(ask(5, 9, 2, seeds=(1, 2, 3, 4), n=40))
-    gaps = []
-    for written in finish(engine):
-        exact = full_logprobs(model, written)[torch.arange(len(written.tokens)), torch.tensor(written.tokens)]
-        gaps += (exact - torch.tensor(written.logprobs)).abs().tolist()
-    assert 0 < max(gaps) < 0.2
-
-
-def test_8_bit_weights_stand_a_prompt_whose_first_token_has_huge_activations() -> None:
-    torch.manual_seed(0)
-    linear = torch.nn.Linear(64, 8)
-    x = torch.randn(1, 5, 64)
-    x[:, 0] *= 1000
-    with torch.no_grad():
-        exact, rounded = linear(x), Int8Linear(linear.weight, linear.bias)(x)
-    assert float((exact - rounded)[:, 1:].abs().max()) < 0.05

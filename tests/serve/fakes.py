@@ -34,6 +34,9 @@ class Scripted:
         self.step_s = 0.0
         self.n_steps = 0
         self.broken = ""
+        self.held_at: int | None = None
+        """Before this step it waits until `go` is set: what a test does meanwhile is done while the engine writes."""
+        self.go = threading.Event()
         self._waiting = list[Request]()
         self._rows = dict[Hashable, tuple[Written, list[int]]]()
 
@@ -59,6 +62,8 @@ class Scripted:
         self._rows.pop(key, None)
 
     def step(self) -> list[Written]:
+        if self.n_steps == self.held_at:
+            assert self.go.wait(60)
         if self.broken:
             raise RuntimeError(self.broken)
         if self.step_s:
@@ -84,7 +89,7 @@ class Scripted:
 class Steered(Scripted):
     """The same, which can be told what to write next."""
 
-    def force(self, key: Hashable, tokens: Sequence[int]) -> None:
+    def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
         written, _ = self._rows[key]
         rest = self.say(self.tokenizer.decode([*written.request.prompt, *written.tokens, *tokens]))
         self._rows[key] = (written, [*tokens, *self.tokenizer.encode(rest), self.tokenizer.eos])

@@ -112,12 +112,13 @@ def test_a_price_is_the_one_of_its_day() -> None:
 def test_another_s_request_cannot_be_steered(store: sqlite3.Connection, tmp_path: Path) -> None:
     ann, bob = add_key(store, "ann", Limits()), add_key(store, "bob", Limits())
     engine = Scripted(going_on)
-    engine.step_s = 0.005
+    engine.held_at = 20
     with kept(store, tmp_path, engine) as client:
         with client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}, headers={"x-api-key": ann}) as response:
             path = f"/v1/requests/{response.headers['x-magistral-request']}"
             assert client.delete(path, headers={"x-api-key": bob}).status_code == 404
             assert client.delete(path, headers={"x-api-key": ann}).status_code == 200
+            engine.go.set()
         until(lambda: store.execute("SELECT state FROM requests").fetchone() == ("cancelled",))
     (aborted, thinking, answer) = store.execute("SELECT aborted, thinking, answer FROM requests").fetchone()
     assert aborted == thinking + answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -46,7 +47,7 @@ def test_a_client_that_vanishes_frees_its_row(stream: bool) -> None:
     engine.step_s = 0.005
     with serving(engine) as address:
         parts = urlsplit(address)
-        body = json.dumps({**BODY, "stream": stream, "detect_loops": False}).encode()
+        body = json.dumps({**BODY, "stream": stream, "detect_loops": False, "max_tokens": 3900}).encode()
         fields = [f"host: {parts.netloc}", "content-type: application/json", f"content-length: {len(body)}"]
         head = "\r\n".join(["POST /v1/chat/completions HTTP/1.1", *fields, "", ""])
         with socket.create_connection((parts.hostname, parts.port)) as client:
@@ -58,15 +59,16 @@ def test_a_client_that_vanishes_frees_its_row(stream: bool) -> None:
 
 def test_an_answer_now_and_a_cancel_by_the_request_s_id() -> None:
     engine = Scripted(going_on)
-    engine.step_s = 0.005
     with serving(engine) as address, httpx.Client(base_url=address) as client:
         for steer, said in ((("POST", "/answer_now"), "391"), (("DELETE", ""), "")):
+            engine.held_at, engine.go = engine.n_steps + 20, threading.Event()
             body = {**BODY, "stream": True, "detect_loops": False}
             with client.stream("POST", "/v1/chat/completions", json=body) as response:
                 name = response.headers["x-magistral-request"]
                 lines = response.iter_lines()
                 next(line for line in lines if "reasoning" in line)
                 assert httpx.request(steer[0], f"{address}/v1/requests/{name}{steer[1]}").status_code == 200
+                engine.go.set()
                 datas = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
             assert "".join(d["choices"][0]["delta"].get("content", "") for d in datas if d["choices"]) == said
         assert client.post("/v1/requests/none/answer_now").status_code == 404
@@ -74,24 +76,26 @@ def test_an_answer_now_and_a_cancel_by_the_request_s_id() -> None:
 
 def test_a_full_queue_is_429_and_says_when_to_come_again() -> None:
     engine = Scripted(going_on, n_slots=1)
-    engine.step_s = 0.005
+    engine.held_at = 1
     with serving(engine, max_waiting=0) as address, httpx.Client(base_url=address) as client:
         with client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}) as first:
             assert first.status_code == 200
             until(lambda: engine.n_steps > 0)
             refused = client.post("/v1/messages", json={**BODY, "max_tokens": 400})
+            engine.go.set()
         assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
         assert int(refused.headers["retry-after"]) >= 1
 
 
 def test_a_broken_engine_is_an_error_in_the_stream_and_the_server_is_not_ready() -> None:
     engine = Scripted(going_on)
-    engine.step_s = 0.005
+    engine.held_at = 20
     with serving(engine) as address, httpx.Client(base_url=address) as client:
         with client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}) as response:
             lines = response.iter_lines()
             next(lines)
             engine.broken = "out of memory"
+            engine.go.set()
             assert "out of memory" in "".join(lines)
         assert client.get("/ready").status_code == 503
         assert client.get("/health").status_code == 200

@@ -98,20 +98,24 @@ def test_a_replay_finds_the_first_token_that_differs(
     from magistral.engines.native.engine import NativeEngine
 
     tokenizer = byte_tokenizer()
-    model = tiny(n_words=tokenizer.n_words)
+    model = tiny(n_words=tokenizer.n_words, window=512)
 
     def new_engine() -> NativeEngine:
-        return NativeEngine(model, tokenizer.eos, n_slots=2, window=128)
+        return NativeEngine(model, tokenizer.eos, n_slots=2, window=512)
 
-    served = Served(name="tiny", engine=new_engine(), tokenizer=tokenizer, window=128, n_slots=2)
+    served = Served(name="tiny", engine=new_engine(), tokenizer=tokenizer, window=512, n_slots=2)
     with running(create_app(Service([served]), gate=accounts(store, tmp_path, keys_needed=False))) as url:
-        body = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 100, "n": 2, "seed": 3, "reasoning_effort": "none"}
+        body = {
+            "messages": [{"role": "user", "content": "?"}], "max_tokens": 60, "n": 2, "seed": 3, "reasoning_effort": "none",
+            "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required",
+        }  # fmt: skip
         assert httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code == 200
     (said,) = entries(store)
     entry, tokens = json.loads(said["entry"]), said["tokens"]
+    assert [len(c["forced"]) for c in entry["completions"]] == [1, 1], "how a demanded call begins"
     assert [(r.n, r.differs_at) for r in replay(new_engine(), entry, tokens)] == [(len(c), None) for c in tokens["completions"]]
-    tokens["completions"][1][4] ^= 1
-    assert [r.differs_at for r in replay(new_engine(), entry, tokens)] == [None, 4]
+    tokens["completions"][1][0] ^= 1
+    assert [r.differs_at for r in replay(new_engine(), entry, tokens)] == [None, 0]
 
 
 def test_the_parts_around_a_closing_phrase_are_replayed_and_the_phrase_is_not(written: sqlite3.Connection) -> None:

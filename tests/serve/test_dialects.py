@@ -143,7 +143,10 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a string as number": ("openai", {"messages": [USER], "max_tokens": "9"}, "max_tokens"),
     "hot": ("openai", {"messages": [USER], "temperature": 2.1}, "temperature"),
     "a penalty that cannot be": ("openai", {"messages": [USER], "frequency_penalty": 1.0}, "frequency_penalty"),
-    "a grammar that cannot be": ("openai", {"messages": [USER], "response_format": {"type": "json_object"}}, "response_format"),
+    "a form that is none": ("openai", {"messages": [USER], "response_format": {"type": "regex"}}, "response_format"),
+    "a schema that is none": ("openai", {"messages": [USER], "response_format": {"type": "json_schema"}}, "response_format"),
+    "a form of a response": ("responses", {"input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format"),
+    "likeliest without log-probabilities": ("openai", {"messages": [USER], "top_logprobs": 2}, "top_logprobs"),
     "the assistant's turn was last": ("openai", {"messages": [USER, {"role": "assistant", "content": "a"}]}, "messages"),
     "a tool that is not there": ("openai", {"messages": [USER], "tool_choice": "required"}, "tool_choice"),
     "two that differ": (
@@ -166,6 +169,22 @@ def test_a_wrong_request_is_refused_by_the_field_that_is_wrong(dialect: str, bod
     assert refused.value.kind == "bad_request"
     if field:
         assert refused.value.field == field
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "fields"),
+    [
+        ("openai", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}}),
+        ("mistral", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}}),
+        ("responses", {"text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}}),
+    ],
+)
+def test_a_schema_is_read_in_each_dialect_s_form(dialect: str, fields: dict[str, Any]) -> None:
+    said = {"input": "x"} if dialect == "responses" else {"messages": [USER]}
+    assert DIALECTS[dialect].read({**said, **fields}).schema == SCHEMA
 
 
 @pytest.mark.parametrize("name", list(DIALECTS))

@@ -80,19 +80,21 @@ def test_thinking_answer_and_usage_pass_through_in_every_dialect(upstream: str) 
 
 def test_a_stream_comes_while_it_is_written() -> None:
     engine = Scripted(going_on)
-    engine.step_s = 0.002
+    engine.held_at = 100
     with before_ours(engine, "openai") as client:
         body = {**BODY, "stream": True, "detect_loops": False, "max_tokens": 400}
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
-            next(line for line in response.iter_lines() if "reasoning" in line)
-            assert engine.n_steps < 300
+            lines = response.iter_lines()
+            next(line for line in lines if "reasoning" in line)
+            engine.go.set()
+            assert "[DONE]" in list(lines)[-2]
 
 
 def test_who_leaves_ends_the_request_at_the_endpoint() -> None:
     engine = Scripted(going_on)
     engine.step_s = 0.002
     with before_ours(engine, "openai") as client:
-        body = {**BODY, "stream": True, "detect_loops": False}
+        body = {**BODY, "stream": True, "detect_loops": False, "max_tokens": 3900}
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
             next(line for line in response.iter_lines() if "reasoning" in line)
         until(lambda: engine.cancelled)
@@ -126,12 +128,14 @@ def test_calls_of_tools_come_apart_from_the_text_however_they_are_cut() -> None:
     parts = [{"index": 0, "function": {"arguments": piece}} for piece in ('{"a": ', "1}")]
     said = [delta(tool_calls=[call]) for call in (first, *parts)]
     tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
-    body = {**BODY, "tools": tools, "tool_choice": "required", "reasoning_effort": "low"}
+    form = {"response_format": {"type": "json_object"}}
+    body = {**BODY, "tools": tools, "tool_choice": "required", "reasoning_effort": "low", **form}
     with before_saying(*said, *ending("tool_calls"), "[DONE]") as (client, bodies):
         assert of_chat(client.post("/v1/chat/completions", json=body).json()).calls == (("c1", "add", '{"a": 1}'),)
     (sent,) = bodies
     assert [t["function"]["name"] for t in sent["tools"]] == ["add"]
     assert (sent["tool_choice"], sent["reasoning_effort"]) == ("required", "low")
+    assert sent["response_format"] == form["response_format"]
 
 
 def test_where_the_endpoint_does_not_say_how_much_was_thinking_it_is_its_share_of_the_pieces() -> None:
@@ -139,6 +143,13 @@ def test_where_the_endpoint_does_not_say_how_much_was_thinking_it_is_its_share_o
     with before_saying(*said, "[DONE]") as (client, _):
         found = of_chat(client.post("/v1/chat/completions", json=BODY).json())
     assert (found.prompt, found.completion, found.thought) == (5, 12, 8)
+
+
+def test_thinking_that_an_endpoint_leaves_in_tags_is_told_apart() -> None:
+    said = [delta(content=text) for text in ("<th", "ink>\nhm</thi", "nk>\nIt is", " 4")]
+    with before_saying(*said, *ending(), "[DONE]") as (client, _):
+        found = of_chat(client.post("/v1/chat/completions", json=BODY).json())
+    assert (found.thinking, found.answer) == ("hm", "It is 4")
 
 
 @pytest.mark.parametrize(

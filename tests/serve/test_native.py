@@ -38,7 +38,8 @@ def new_engine(tiny: Callable[..., Transformer], tokenizer: Tokenizer) -> Callab
 
 @pytest.fixture
 def url(new_engine: Callable[[], NativeEngine], tokenizer: Tokenizer) -> Iterator[str]:
-    served = Served(name="tiny", engine=new_engine(), tokenizer=tokenizer, window=128, n_slots=3)
+    able = frozenset({"n_top", "top_k", "draft", "prediction"})
+    served = Served(name="tiny", engine=new_engine(), tokenizer=tokenizer, window=128, n_slots=3, able=able)
     with running(create_app(Service([served]))) as address:
         yield address
 
@@ -69,3 +70,33 @@ def test_a_seed_gives_the_same_answer_again(url: str) -> None:
         return content
 
     assert ask(1) == ask(1) != ask(2)
+
+
+LONG = {"messages": [{"role": "user", "content": "a question that is asked again and again"}], "max_tokens": 20, "temperature": 0}
+
+
+def test_a_prompt_that_comes_again_is_counted_as_cached_in_every_dialect(url: str) -> None:
+    httpx.post(f"{url}/v1/chat/completions", json=LONG)
+    chat = httpx.post(f"{url}/v1/chat/completions", json=LONG).json()["usage"]
+    messages = httpx.post(f"{url}/v1/messages", json=LONG).json()["usage"]
+    n_cached = chat["prompt_tokens_details"]["cached_tokens"]
+    assert 0 < n_cached < chat["prompt_tokens"]
+    assert messages["cache_read_input_tokens"] == n_cached
+    assert messages["input_tokens"] == chat["prompt_tokens"] - n_cached
+    voted = httpx.post(f"{url}/v1/chat/completions", json={**LONG, "vote": {"k": 3}}).json()["usage"]
+    assert voted["prompt_tokens_details"]["cached_tokens"] == n_cached, "three completions, one prompt"
+
+
+def test_the_likeliest_tokens_stand_beside_each_and_the_drawn_one_is_the_first_at_temperature_0(url: str) -> None:
+    reply = httpx.post(f"{url}/v1/chat/completions", json={**LONG, "logprobs": True, "top_logprobs": 3}).json()
+    for place in reply["choices"][0]["logprobs"]["content"]:
+        assert len(place["top_logprobs"]) == 3
+        assert place["top_logprobs"][0]["logprob"] == pytest.approx(place["logprob"])
+
+
+def test_what_was_predicted_comes_the_same_and_is_counted(url: str) -> None:
+    said = httpx.post(f"{url}/v1/chat/completions", json=LONG).json()["choices"][0]["message"]["content"]
+    body = {**LONG, "prediction": {"type": "content", "content": said}, "flash": False}
+    reply = httpx.post(f"{url}/v1/chat/completions", json=body).json()
+    assert reply["choices"][0]["message"]["content"] == said
+    assert reply["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] > 0

@@ -80,6 +80,8 @@ def replay(
     entry, tokens = found[0]
     if entry["weights"].partition(":")[2] not in ("float32", "int8"):
         raise UserError(f"entry {seq} was not written by an engine of this program: it cannot be replayed")
+    if entry.get("masked"):
+        raise UserError(f"entry {seq} was written under a grammar, which the log does not hold: it cannot be replayed")
     n = entry["prompt"]["n"] + entry["max_tokens"]
     served = load_served(model, n_slots=1, window=n, weights=entry["weights"].partition(":")[2])
     if served.weights != entry["weights"]:

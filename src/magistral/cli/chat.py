@@ -45,15 +45,12 @@ def command(
     version: AsVersion = None,
     threads: Threads = N_THREADS,
 ) -> None:
-    """Talk with a model, here or behind an endpoint: a line is a question. Ctrl-C stops an answer, Ctrl-\\\\ makes a model that
+    """Talk with a model, here or behind an endpoint: a line is a question. Ctrl-C stops an answer, Ctrl-\\ makes a model that
     thinks answer now, Ctrl-D ends."""
-    import torch
-
     from magistral.serve.events import Ask
     from magistral.serve.service import Service
 
-    torch.set_num_threads(threads)
-    served = load_served(model, n_slots=1, window=None, engine=engine, version=version)
+    served = load_served(model, n_slots=1, window=None, engine=engine, version=version, threads=threads)
     if system is not None:
         served = replace(served, system=system)
     ask = Ask(temperature=temperature, top_p=top_p, max_tokens=max_tokens, thinking_budget=thinking_budget, seed=seed)

@@ -72,10 +72,11 @@ def command(
         if keys_needed and not has_keys(store):
             raise UserError("nobody could ask, since there is no key: make one with `magistral keys add NAME`")
         gate = Accounts(store, Audit(store, load_key(folder), keep_text=keep_text), keys_needed=keys_needed)
-        _use_threads(threads)
         served = [
             replace(
-                load_served(name, n_slots=n_slots, window=window, engine=engine, weights=weights, version=version),
+                load_served(
+                    name, n_slots=n_slots, window=window, engine=engine, weights=weights, version=version, threads=threads
+                ),
                 drop_old_thinking=drop_old_thinking,
             )
             for name in names
@@ -85,12 +86,6 @@ def command(
         app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts, extra_routes=pages)
         typer.echo(f"serving {', '.join(names)} at http://{host}:{listening.getsockname()[1]}/ (its API: /v1; Ctrl-C ends)")
         _run(app, listening, drain_s)
-
-
-def _use_threads(n: int) -> None:
-    import torch
-
-    torch.set_num_threads(n)
 
 
 def _run(app: ASGIApp, listening: socket.socket, drain_s: int) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from magistral.cli.wiring import N_THREADS
 from magistral.errors import ModelError, UserError
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def endpoint(model: str) -> tuple[str, Endpoint] | None:
 
 def load_served(
     model: str, *, n_slots: int, window: int | None, engine: str = "native",
-    weights: Literal["float32", "int8"] = "int8", version: str | None = None,
+    weights: Literal["float32", "int8"] = "int8", version: str | None = None, threads: int = N_THREADS,
 ) -> Served:  # fmt: skip
     """Raises UserError where it cannot be had as asked."""
     if found := endpoint(model):
@@ -69,32 +71,48 @@ def load_served(
     from magistral.text.versions import as_version, version_of
 
     advice = version_of(version or "text")
-    making = _llamacpp(model, n_slots, window) if engine == "llamacpp" else _native(model, n_slots, window, weights)
-    made, tokenizer, size, longest, digest = making
+    if engine == "llamacpp":
+        made = _llamacpp(model, n_slots, window, threads)
+    else:
+        made = _native(model, n_slots, window, weights, threads)
     return Served(
-        name=name_of(model), engine=made, tokenizer=as_version(tokenizer, advice), window=size, n_slots=n_slots,
-        system=told_by(model, version), temperature=advice.temperature, top_p=advice.top_p,
-        advised_window=advice.advised or longest, max_tokens=min(advice.max_tokens or 1024, size // 2), weights=digest,
+        name=name_of(model), engine=made.engine, tokenizer=as_version(made.tokenizer, advice), able=frozenset(made.able),
+        window=made.window, n_slots=n_slots, system=told_by(model, version), temperature=advice.temperature, top_p=advice.top_p,
+        advised_window=advice.advised or made.longest, max_tokens=min(advice.max_tokens or 1024, made.window // 2),
+        weights=made.digest,
     )  # fmt: skip
 
 
-Made = tuple["ServingEngine", "Tokenizer", int, int, str]
-"""The engine, its tokenizer, the window that is served, the model's own window, and what the audit log calls its weights."""
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    engine: ServingEngine
+    tokenizer: Tokenizer
+    able: tuple[str, ...]
+    """Which of engines.base.OPTIONS the engine does."""
+    window: int
+    longest: int
+    """The model's own window."""
+    digest: str
+    """What the audit log calls the weights."""
 
 
-def _native(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"]) -> Made:
+def _native(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"], threads: int) -> Made:
+    import torch
+
     from magistral.engines.native.engine import NativeEngine
     from magistral.models.load import load_model
 
+    torch.set_num_threads(threads)
     loaded, tokenizer = load_model(model)
     size = _window(model, window, loaded.sizes.window)
     engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
-    return engine, tokenizer, size, loaded.sizes.window, f"{_hash(loaded)}:{weights}"
+    return Made(
+        engine=engine, tokenizer=tokenizer, able=("top_k", "min_p", "n_top", "mask", "draft", "prediction"), window=size,
+        longest=loaded.sizes.window, digest=f"{_hash(loaded)}:{weights}",
+    )  # fmt: skip
 
 
-def _llamacpp(model: str, n_slots: int, window: int | None) -> Made:
-    import torch
-
+def _llamacpp(model: str, n_slots: int, window: int | None, threads: int) -> Made:
     from magistral.engines.llamacpp import LlamacppEngine
     from magistral.models.find import model_path
     from magistral.models.sizes import sizes_of
@@ -107,10 +125,13 @@ def _llamacpp(model: str, n_slots: int, window: int | None) -> Made:
     read = open_weights(file)
     sizes = sizes_of(read)
     tokenizer, size = tokenizer_of(read, sizes.n_words), _window(model, window, sizes.window)
-    engine = LlamacppEngine(file, tokenizer, n_slots=n_slots, window=size, n_threads=torch.get_num_threads())
+    engine = LlamacppEngine(file, tokenizer, n_slots=n_slots, window=size, n_threads=threads)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return engine, tokenizer, size, sizes.window, f"{digest}:llamacpp"
+    return Made(
+        engine=engine, tokenizer=tokenizer, able=("top_k", "min_p", "n_top"), window=size, longest=sizes.window,
+        digest=f"{digest}:llamacpp",
+    )  # fmt: skip
 
 
 def _window(model: str, wished: int | None, longest: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
 
 from magistral.errors import RunFailed, UserError
 from magistral.flow import Finish
@@ -12,6 +14,25 @@ from magistral.text.message import Message, ToolCall
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Mask(Protocol):
+    """Which tokens may come next in one completion."""
+
+    def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """[V] True: may come next. All False: the completion is over."""
+
+    def accept(self, token: int) -> None:
+        """This token was written, drawn or forced; a forced one may be none of the allowed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What is already written of a completion; [T] each, as in `Written`."""
+
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    versions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +51,23 @@ class Request:
     """Draw from tokens at least this share as likely as the likeliest."""
     stop: tuple[str, ...] = ()
     """Texts with which a completion ends; the one that it ended with is kept."""
+    stop_tokens: tuple[int, ...] = ()
+    """Tokens with which a completion ends, beside the model's own end token; kept like it."""
     n_top: int = 0
     """How many of the likeliest tokens to report at each place, with their log-probabilities."""
+    mask: Callable[[], Mask] | None = None
+    """Makes for each completion what says which tokens may come next."""
+    draft: int = 0
+    """At most so many tokens are guessed ahead, from what repeats, and kept where they are what would have been drawn: the
+    completion is the same, up to rounding, and may be faster."""
+    prediction: tuple[int, ...] = ()
+    """What the completion is expected to say, as an old text to be changed: guessed from first where `draft` is over 0."""
     messages: tuple[Message, ...] = ()
     """The same prompt before it was laid out, for engines that are asked in text; `prompt` may then be empty."""
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Further fields for an endpoint that is asked in messages, as {"tools": [...]}; None takes one out."""
+    begun: tuple[Begun, ...] = ()
+    """Of each seed what another engine wrote: the completion goes on from there. One that has ended is given back at once."""
     key: Hashable = None
     """The caller's own name for it, given back with each completion."""
 
@@ -63,6 +95,8 @@ class Written:
     logprobs: list[float] = field(default_factory=list)
     """Natural log under the distribution that was drawn from (at temperature 0: at temperature 1)."""
     versions: list[int] = field(default_factory=list)
+    forced: list[int] = field(default_factory=list)
+    """Places in `tokens` of those that were told and not drawn; their log-probability is the model's own, before any cut."""
     top: list[list[tuple[int, float]]] = field(default_factory=list)
     """At each place the `n_top` likeliest tokens with their log-probabilities, likeliest first."""
     text: str = ""
@@ -73,9 +107,28 @@ class Written:
     """Of engines that give calls of tools apart from the text."""
     counted: Counted | None = None
     finish: Finish | None = None
+    n_cached: int = 0
+    """Tokens of the prompt of which keys and values were kept from an earlier request."""
+    n_drafted: int = 0
+    n_accepted: int = 0
+    """Tokens guessed ahead, and those of them that were right."""
 
 
-OPTIONS = ("top_k", "min_p", "stop", "n_top", "messages", "extra")
+def begin(request: Request) -> list[Written]:
+    """A completion for each seed, with what is begun of it."""
+    begun = request.begun or (Begun(),) * len(request.seeds)
+    return [
+        Written(request=request, index=i, tokens=list(b.tokens), logprobs=list(b.logprobs), versions=list(b.versions))
+        for i, b in enumerate(begun)
+    ]
+
+
+def named(written: Written, key: Hashable, index: int | None) -> bool:
+    """It is that completion of that request; `index` None: any of them."""
+    return written.request.key == key and index in (None, written.index)
+
+
+OPTIONS = ("top_k", "min_p", "stop", "stop_tokens", "n_top", "mask", "draft", "prediction", "messages", "begun", "extra")
 """What a request may ask for beyond what every engine does."""
 
 
@@ -92,11 +145,17 @@ def require(request: Request, engine: str, able: Collection[str], *, window: int
             f"prompt of {len(request.prompt)} tokens, {len(request.seeds)} seeds, max_tokens={request.max_tokens}: "
             "each must be at least 1"
         )
+    if request.begun and len(request.begun) != len(request.seeds):
+        raise UserError(f"{len(request.begun)} begun completions for {len(request.seeds)} seeds: give one for each, or none")
     if window is not None and len(request.prompt) + request.max_tokens > window:
         raise UserError(
             f"a prompt of {len(request.prompt)} tokens and max_tokens={request.max_tokens} are over the window of {window}: "
             "shorten the prompt or lower max_tokens"
         )
+
+
+def nothing_to_force(key: Hashable, index: int) -> UserError:
+    return UserError(f"nothing to force: completion {index} of request {key!r} is neither waiting nor being written")
 
 
 class EngineFailed(RunFailed):
@@ -133,6 +192,21 @@ class Engine(Protocol):
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing is being written."""
+
+
+class Steerable(Engine, Protocol):
+    """An engine whose completions can be told apart and told what to say."""
+
+    def cancel(self, key: Hashable, index: int | None = None) -> None:
+        """Forget a request, or one completion of it, at once."""
+
+    def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
+        """These come next in that completion, instead of drawn ones; what would be drawn at a later place stays as it was.
+
+        Raises UserError where nothing of that name waits or is being written, or a token is none of the model's."""
+
+    def partial(self) -> list[Written]:
+        """What is being written now."""
 
 
 def finished_groups(done: Sequence[Written], open_groups: dict[Hashable, list[Written]]) -> list[list[Written]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from magistral.engines.base import Request, Written, require
+from magistral.engines.base import Request, Written, begin, named, nothing_to_force, require
 from magistral.errors import UserError
 from magistral.flow import Finish
 from magistral.text.tokens import Tokenizer
@@ -24,45 +24,56 @@ class ScriptedEngine:
     def __init__(self, script: Script, tokenizer: Tokenizer, *, n_slots: int = 16, window: int = 4096) -> None:
         self.version = 0
         self.script, self.tokenizer, self.n_slots, self.window = script, tokenizer, n_slots, window
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[tuple[Written, list[int]]] = deque()
         self._rows: list[tuple[Written, list[int]]] = []
+        """What is written, and all that will be."""
 
     @property
     def idle(self) -> bool:
         return not self._waiting and not self._rows
 
     def submit(self, request: Request) -> None:
-        require(request, "scripted", ("stop", "n_top"), window=self.window)
+        require(request, "scripted", ("stop", "n_top", "begun"), window=self.window)
         if len(request.seeds) > self.n_slots:
             raise UserError(f"a group of {len(request.seeds)} does not fit in n_slots={self.n_slots}: raise n_slots")
-        self._waiting.append(request)
+        prompt = self.tokenizer.decode(request.prompt)
+        for written, seed in zip(begin(request), request.seeds, strict=True):
+            if written.tokens:
+                self._end(written)
+            self._waiting.append((written, [*self.tokenizer.encode(self.script(prompt, seed)), self.tokenizer.eos]))
 
     def partial(self) -> list[Written]:
         """What is being written now."""
         return [written for written, _ in self._rows]
 
-    def cancel(self, key: Hashable) -> None:
-        self._waiting = deque(r for r in self._waiting if r.key != key)
-        self._rows = [row for row in self._rows if row[0].request.key != key]
+    def cancel(self, key: Hashable, index: int | None = None) -> None:
+        self._waiting = deque(row for row in self._waiting if not named(row[0], key, index))
+        self._rows = [row for row in self._rows if not named(row[0], key, index)]
+
+    def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
+        for written, script in (*self._rows, *self._waiting):
+            if named(written, key, index):
+                at = len(written.tokens)
+                written.forced += range(at, at + len(tokens))
+                script[at : at + len(tokens)] = tokens
+                if script[-1] != self.tokenizer.eos:
+                    script.append(self.tokenizer.eos)
+                return
+        raise nothing_to_force(key, index)
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         assert version >= self.version, f"weights of version {version} after {self.version}"
         self.version = version
 
     def step(self) -> list[Written]:
-        while self._waiting and len(self._rows) + len(self._waiting[0].seeds) <= self.n_slots:
-            self._enter(self._waiting.popleft())
+        while self._waiting and len(self._rows) < self.n_slots:
+            self._rows.append(self._waiting.popleft())
         for written, script in self._rows:
-            self._write(written, script[len(written.tokens)])
+            if written.finish is None:
+                self._write(written, script[len(written.tokens)])
         done = [written for written, _ in self._rows if written.finish is not None]
         self._rows = [row for row in self._rows if row[0].finish is None]
         return done
-
-    def _enter(self, request: Request) -> None:
-        prompt = self.tokenizer.decode(request.prompt)
-        for i, seed in enumerate(request.seeds):
-            tokens = [*self.tokenizer.encode(self.script(prompt, seed)), self.tokenizer.eos]
-            self._rows.append((Written(request=request, index=i), tokens))
 
     def _write(self, written: Written, token: int) -> None:
         request = written.request
@@ -71,9 +82,13 @@ class ScriptedEngine:
         written.versions.append(self.version)
         if request.n_top:
             written.top.append([(token, 0.0)])
-        if token == self.tokenizer.eos or self._stops(written):
+        self._end(written)
+
+    def _end(self, written: Written) -> None:
+        """Mark it as ended if its last token ends it."""
+        if written.tokens[-1] == self.tokenizer.eos or self._stops(written):
             written.finish = Finish.STOP
-        elif len(written.tokens) == request.max_tokens:
+        elif len(written.tokens) >= written.request.max_tokens:
             written.finish = Finish.LENGTH
 
     def _stops(self, written: Written) -> bool:

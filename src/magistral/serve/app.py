@@ -96,7 +96,7 @@ def _counting(how: Asking) -> Handler:
             await how.gate.admit(request)
             ask = dialect.read({"max_tokens": 1, **await read_json(request)})
             served = how.service.model(ask.model)
-            served.tokens()
+            served.require_tokens()
             prompt, _ = served.prompt(ask)
             return JSONResponse({"input_tokens": len(prompt)})
         except Refused as e:

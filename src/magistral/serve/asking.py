@@ -122,7 +122,7 @@ async def _whole(how: Asking, dialect: Dialect, reply: Reply, request: Request, 
         async with aclosing(_events(how, ticket)) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Failed):
-                    raise Refused("broken", event.message, status=event.status)
+                    raise Refused("bad_request" if event.status < 500 else "broken", event.message, status=event.status)
                 wholes.setdefault(event.index, Whole(index=event.index)).add(event)
         return [wholes[i] for i in sorted(wholes)]
 

@@ -109,6 +109,9 @@ def _entry(ticket: Ticket, salt: bytes) -> dict[str, Any]:
         "template": hashlib.sha256(served.tokenizer.chat_template.encode()).hexdigest(),
         "temperature": job.temperature,
         "top_p": job.top_p,
+        "top_k": ask.top_k,
+        "min_p": ask.min_p,
+        "masked": "mask" in job.options,
         "max_tokens": job.phases.terms.max_tokens,
         "vote": ask.vote.k if ask.vote else None,
         "failed": ticket.failed,
@@ -120,6 +123,7 @@ def _entry(ticket: Ticket, salt: bytes) -> dict[str, Any]:
                 "thinking": job.phases.n_thinking,
                 "end": job.phases.end,
                 "parts": [{"at": at, "seed": seed, "n": n} for at, seed, n in job.parts],
+                "forced": job.forced,
             }
             for job in ticket.jobs
         ],

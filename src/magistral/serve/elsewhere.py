@@ -18,11 +18,13 @@ from magistral.engines.remote import Tries
 from magistral.engines.spoken import spoken
 from magistral.flow import Finish
 from magistral.serve.errors import Refused
-from magistral.serve.events import Ask, Call, End, Event, Note, Phase, Usage
+from magistral.serve.events import ANY_OBJECT, Ask, Call, End, Event, Note, Phase, Usage
 from magistral.serve.model import Served, functions
-from magistral.serve.phases import Phases, Terms
+from magistral.serve.phases import Phases, Terms, Top
+from magistral.serve.pieces import Cutter, PlainCutter, TextCutter
 from magistral.text.message import Message
 from magistral.text.tokens import byte_tokenizer
+from magistral.text.trace import THINK_TEXT
 
 BYTES_PER_TOKEN = 4
 """By which a prompt's tokens are guessed until the endpoint has counted them (chosen: about that of English text)."""
@@ -31,10 +33,13 @@ TRIES = Tries(n=2, first_wait_s=0.5, longest_wait_s=5)
 
 
 class Heard:
-    """Pieces of text numbered, so that what is made for tokens reads them too: a piece is a token whose phase is known."""
+    """Pieces of text numbered, so that what is made for tokens reads them too: a piece is a token whose phase is known.
+
+    An endpoint that leaves thinking in tags in the text is read by the tags, until it says itself what is thinking."""
 
     def __init__(self) -> None:
         self.phase: Phase = "answer"
+        self._tags: Cutter = TextCutter(THINK_TEXT)
         self._numbers: dict[tuple[str, str], int] = {}
         self._pieces: list[tuple[str, str]] = []
 
@@ -48,12 +53,15 @@ class Heard:
         return "".join(self._pieces[i][1] for i in ids)
 
     def feed(self, token: int | None, text: str) -> list[tuple[Phase, str]]:
-        if token is not None:
-            self.phase = "thinking" if self._pieces[token][0] == "thinking" else "answer"
-        return [(self.phase, text)] if text else []
+        if token is not None and self._pieces[token][0] == "thinking":
+            self.phase, self._tags = "thinking", PlainCutter()
+            return [("thinking", text)]
+        out = self._tags.feed(token, text)
+        self.phase = self._tags.phase
+        return out
 
     def finish(self) -> list[tuple[Phase, str]]:
-        return []
+        return self._tags.finish()
 
 
 class HeardPhases(Phases):
@@ -64,8 +72,8 @@ class HeardPhases(Phases):
         self._usage: Usage | None = None
         super().__init__(self._heard, self._heard, terms, eos=-1, index=index)
 
-    def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float]]:
-        return [(self._heard.number(piece), 0.0) for piece in written.pieces[n_taken:]]
+    def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float, Top]]:
+        return [(self._heard.number(piece), 0.0, ()) for piece in written.pieces[n_taken:]]
 
     def kept(self, token: int) -> Sequence[int]:
         return self._heard.decode([token]).encode("utf-8", "replace")
@@ -125,12 +133,19 @@ class Elsewhere(Served):
     def options(self, ask: Ask) -> dict[str, Any]:
         """What the request does not name is the endpoint's own."""
         extra: dict[str, Any] = {name: getattr(ask, name) for name in ("max_tokens", "temperature", "top_p")}
+        extra |= {"top_k": ask.top_k or None, "min_p": ask.min_p or None}
+        extra["prediction"] = {"type": "content", "content": ask.prediction} if ask.prediction else None
         extra["reasoning_effort"] = "none" if ask.start == "answer" else ask.effort or None
+        if ask.schema == ANY_OBJECT:
+            extra["response_format"] = {"type": "json_object"}
+        elif ask.schema is not None:
+            form = {"name": "answer", "schema": ask.schema, "strict": True}
+            extra["response_format"] = {"type": "json_schema", "json_schema": form}
         if ask.tools:
             extra |= {"tools": functions(ask), "tool_choice": self._required if ask.tools_required else "auto"}
         return {"messages": tuple(self._messages(ask)), "extra": extra}
 
-    def tokens(self) -> None:
+    def require_tokens(self) -> None:
         raise Refused("bad_request", f"tokens of {self.name} are its endpoint's own: they are not known here", field="model")
 
     @property

@@ -45,8 +45,10 @@ async def _flash(ticket: Ticket, events: AsyncIterator[Event]) -> AsyncIterator[
                 "tokens": event.usage.completion,
                 "seconds": round(seconds, 3),
                 "tokens_per_s": round(per_s, 1),
-                "drafts": None,
+                "drafted": event.usage.drafted,
+                "accepted": event.usage.accepted,
             }
-            text = f"answered at once, {per_s:.0f} tokens/s; this engine drafts nothing"
+            guessed = f"{event.usage.accepted} of {event.usage.drafted} guessed tokens were right"
+            text = f"answered at once, {per_s:.0f} tokens/s; {guessed}"
             yield Note(index=event.index, kind="flash", text=text, data=data)
         yield event

@@ -81,6 +81,16 @@ class Ask:
     """Tokens of max_tokens that thinking leaves for the answer; None: the server's share."""
     detect_loops: bool = True
     logprobs: bool = False
+    n_top: int = 0
+    """How many of the likeliest tokens to report with each."""
+    top_k: int = 0
+    """Draw from this many of the likeliest tokens; 0: from all."""
+    min_p: float = 0.0
+    """Draw from tokens at least this share as likely as the likeliest."""
+    prediction: str = ""
+    """What the answer is expected to say: guessed from, so that what agrees comes faster."""
+    schema: dict[str, Any] | None = None
+    """JSON schema that the answer follows, from where it begins; None: any text."""
     tools: tuple[Tool, ...] = ()
     tools_required: bool = False
     stream: bool = False
@@ -97,12 +107,18 @@ class Ask:
     """Fields of the request that have no effect here; said in a header."""
 
 
+ANY_OBJECT = {"type": "object"}
+"""The schema of `json_object`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     name: str
     description: str
     parameters: dict[str, Any]
     """JSON schema."""
+    strict: bool = False
+    """The arguments must follow it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,19 +141,24 @@ class Usage:
     answer: int = 0
     forced: int = 0
     """Of thinking, put in by the server: the closing phrase."""
+    drafted: int = 0
+    accepted: int = 0
+    """Guessed ahead, and those of them that were right."""
 
     @property
     def completion(self) -> int:
         return self.thinking + self.answer
 
     def __add__(self, other: Usage) -> Usage:
-        """Of two completions of one prompt, which counts once."""
+        """Of two completions of one prompt, which counts once: what neither found computed was computed."""
         return Usage(
             prompt=max(self.prompt, other.prompt),
-            cached=max(self.cached, other.cached),
+            cached=min(self.cached, other.cached),
             thinking=self.thinking + other.thinking,
             answer=self.answer + other.answer,
             forced=self.forced + other.forced,
+            drafted=self.drafted + other.drafted,
+            accepted=self.accepted + other.accepted,
         )
 
 
@@ -146,6 +167,8 @@ class Token:
     id: int
     text: str
     logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+    """The likeliest at its place with their log-probabilities, likeliest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,11 +217,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The engine broke; no completion of this request ends."""
+    """No completion of this request ends."""
 
     message: str
     status: int = 500
-    """502: it was another server."""
+    """400: the engine does not take it; 502: it was another server that broke."""
 
 
 Event = Started | Piece | ToolCall | Note | Ended | Failed

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from magistral.engines.base import Mask
 from magistral.errors import ModelError, UserError
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Note, Start, Turn
+from magistral.serve.forms import AnswerMask
 from magistral.serve.phases import Phases, Terms
 from magistral.serve.phrases import closing_phrase
 from magistral.serve.pieces import CALLS, Cutter, PlainCutter, TextCutter, TokenCutter
@@ -17,6 +19,8 @@ from magistral.text.message import Message, Piece, ToolCall
 from magistral.text.template import conversation_tokens
 from magistral.text.tokens import Tokenizer
 
+DRAFT = 8
+"""Tokens that are guessed ahead at most where an answer shall come fast (chosen: benchmarks/engine.py)."""
 TOOLS = (
     "You may call tools. To call one, end your answer with a line of the form {mark}name[ARGS]{{...}} where {{...}} is a JSON "
     "object of its arguments; several calls follow each other. {must}The tools, each with the JSON schema of its arguments:"
@@ -42,6 +46,8 @@ class Served:
     """Longer prompts draw a warning: Magistral's quality falls past 40 k tokens, as its model card says."""
     drop_old_thinking: bool = False
     """Leave the thinking of the oldest turns out of a prompt over the window; else refuse it."""
+    able: frozenset[str] = frozenset()
+    """Which of engines.base.OPTIONS the engine does."""
     weights: str = ""
     """SHA-256 of the weights, for the audit log."""
 
@@ -50,8 +56,34 @@ class Served:
         return Phases(self.tokenizer, self._cutter(ask), terms, eos=self.tokenizer.eos, index=index)
 
     def options(self, ask: Ask) -> dict[str, Any]:
-        """Further fields of the engine's Request."""
-        return {}
+        """Further fields of the engine's Request. What only makes it faster may be left out, nothing else."""
+        faster = {"draft": DRAFT if ask.flash or ask.prediction else 0, "prediction": tuple(self.encode(ask.prediction))}
+        wished: dict[str, Any] = {"top_k": ask.top_k, "min_p": ask.min_p, "n_top": ask.n_top}
+        if ask.schema is not None or self._strict(ask):
+            wished["mask"] = self._mask(ask) if "mask" in self.able else True
+        for name, value in wished.items():
+            if value and name not in self.able:
+                field = {"n_top": "top_logprobs", "mask": "response_format"}.get(name, name)
+                raise Refused("bad_request", f"the engine of {self.name} does not do {field}: leave it out", field=field)
+        return {name: value for name, value in {**wished, **faster}.items() if value and name in self.able}
+
+    def _strict(self, ask: Ask) -> bool:
+        """One tool is demanded, and its arguments follow its schema."""
+        return ask.tools_required and len(ask.tools) == 1 and ask.tools[0].strict and self.tokenizer.layout != "v11"
+
+    def _mask(self, ask: Ask) -> Callable[[], Mask]:
+        """Of a demanded call, from behind what is put in; else of the answer."""
+        from magistral.engines.grammar import json_mask
+
+        try:
+            if self._strict(ask):
+                return json_mask(self.tokenizer, ask.tools[0].parameters, after=self.call(ask))
+            if ask.tools or ask.prefix or ask.raw_prompt is not None:
+                raise UserError("response_format goes with a conversation, and not with tools or a prefix")
+            grammar, free = json_mask(self.tokenizer, ask.schema or {}), ask.start == "free"
+        except UserError as e:
+            raise Refused("bad_request", str(e), field="response_format") from None
+        return lambda: AnswerMask(self.tokenizer, self._cutter(ask), grammar(), free=free)
 
     def room(self, n_prompt: int) -> int:
         """Tokens that a completion may have."""
@@ -60,7 +92,7 @@ class Served:
     def n_prompt(self, prompt: Sequence[int]) -> int:
         return len(prompt)
 
-    def tokens(self) -> None:
+    def require_tokens(self) -> None:
         """Raises Refused where this model's tokens are not known here, so that it cannot be steered either."""
 
     def _cutter(self, ask: Ask) -> Cutter:
@@ -88,11 +120,12 @@ class Served:
         if not ask.tools_required:
             return ()
         name = ask.tools[0].name if len(ask.tools) == 1 else ""
+        brace = "" if self._strict(ask) else "{"
         if not self.own_tools:
-            return tuple(self.tokenizer.encode(CALLS + (f"{name}[ARGS]{{" if name else "")))
+            return tuple(self.tokenizer.encode(CALLS + (f"{name}[ARGS]{brace}" if name else "")))
         ids = [self.tokenizer.control_id(CALLS), *self.tokenizer.encode(name)]
         if name and self.tokenizer.layout == "v13":  # before it, the id of the call comes first, which is the model's to make
-            ids += [self.tokenizer.control_id("[ARGS]"), *self.tokenizer.encode("{")]
+            ids += [self.tokenizer.control_id("[ARGS]"), *self.tokenizer.encode(brace)]
         return tuple(ids)
 
     def prompt(self, ask: Ask) -> tuple[list[int], list[Note]]:

@@ -7,8 +7,9 @@ thinking. Calls of tools are looked for in the answer alone; such words in think
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magistral.engines.base import Written
 from magistral.flow import Finish
@@ -16,6 +17,7 @@ from magistral.serve.events import Call, End, Ended, Event, Note, Phase, Piece, 
 from magistral.serve.growing import Decoding, Growing, LoopDetector
 from magistral.serve.pieces import CALLS, Cutter, Finder, Trimmer, read_calls
 
+Top = Sequence[tuple[int, float]]
 WHY = {
     "budget": "the thinking reached its budget",
     "reserve": "the rest of max_tokens is kept for the answer",
@@ -56,6 +58,7 @@ class Phases:
         self.end: End | None = None
         self.stop_string = ""
         self.n_thinking = self.n_answer = self.n_forced = 0
+        self._written: Written | None = None
         self._tokenizer, self._cutter, self._eos = tokenizer, cutter, eos
         self._closed = self._asked = self._called = False
         self._growing = Growing(tokenizer)
@@ -81,9 +84,11 @@ class Phases:
         """The answer has certainly begun."""
         return not self.in_thinking and self.n_thinking + self.n_answer > 0
 
-    def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float]]:
-        """Tokens that have come since, with their log-probabilities."""
-        return zip(written.tokens[n_taken:], written.logprobs[n_taken:], strict=True)
+    def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float, Top]]:
+        """Tokens that have come since, with their log-probabilities and those of the likeliest."""
+        self._written = written
+        top: Iterable[Top] = written.top[n_taken:] or itertools.repeat(())
+        return zip(written.tokens[n_taken:], written.logprobs[n_taken:], top, strict=False)
 
     def kept(self, token: int) -> Sequence[int]:
         """What the audit log keeps of a token."""
@@ -97,12 +102,12 @@ class Phases:
         """Close the thinking at the next token; nothing if the answer has begun."""
         self._asked = True
 
-    def take(self, token: int, logprob: float, *, forced: bool = False) -> list[Event]:
+    def take(self, token: int, logprob: float, top: Top = (), *, forced: bool = False) -> list[Event]:
         """Events of one more token. Look at `end` and `wanted` after it."""
         assert self.end is None
         self.n_forced += forced
         self._pending.append(
-            Token(id=token, text=self._tokenizer.decode([token]) if self.terms.logprobs else "", logprob=logprob)
+            self._token(token, logprob, top) if self.terms.logprobs else Token(id=token, text="", logprob=logprob)
         )
         if token == self._eos:
             self._settle()
@@ -130,7 +135,16 @@ class Phases:
         return [*events, self._ended()]
 
     def usage(self) -> Usage:
-        return Usage(prompt=self.terms.n_prompt, thinking=self.n_thinking, answer=self.n_answer, forced=self.n_forced)
+        usage = Usage(prompt=self.terms.n_prompt, thinking=self.n_thinking, answer=self.n_answer, forced=self.n_forced)
+        w = self._written
+        if w is None:
+            return usage
+        cached = min(w.n_cached, usage.prompt)  # of what was asked anew, what is written already is not the caller's prompt
+        return replace(usage, cached=cached, drafted=w.n_drafted, accepted=w.n_accepted)
+
+    def _token(self, token: int, logprob: float, top: Top) -> Token:
+        decode = self._tokenizer.decode
+        return Token(id=token, text=decode([token]), logprob=logprob, top=tuple((decode([i]), p) for i, p in top))
 
     def _settle(self, phase: Phase | None = None) -> None:
         phase = phase or self._cutter.phase

@@ -119,7 +119,7 @@ class _Plain:
         """One whose tokens are known."""
         name = body.get("model", "")
         served = self.service.model(name if isinstance(name, str) else "")
-        served.tokens()
+        served.require_tokens()
         return served
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from magistral.engines.base import Request
-from magistral.serve.steering import ServingEngine
+from magistral.serve.steering import ServingEngine, Steerable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,9 @@ def _one(engine: ServingEngine, i: int, prompt: Sequence[int], entry: dict[str, 
     n = 0
     for part in said["parts"]:
         before, wanted = said["tokens"][: part["at"]], said["tokens"][part["at"] : part["at"] + part["n"]]
-        got = _write(engine, [*prompt, *before], part, entry)
+        got = _write(
+            engine, [*prompt, *before], part, entry, told={at: said["tokens"][at : at + n] for at, n in said.get("forced", ())}
+        )
         same = next((j for j, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got)))
         n += same
         if same < len(wanted):
@@ -39,7 +41,10 @@ def _one(engine: ServingEngine, i: int, prompt: Sequence[int], entry: dict[str, 
     return Replayed(completion=i, n=n, differs_at=None)
 
 
-def _write(engine: ServingEngine, prompt: Sequence[int], part: dict[str, Any], entry: dict[str, Any]) -> list[int]:
+def _write(
+    engine: ServingEngine, prompt: Sequence[int], part: dict[str, Any], entry: dict[str, Any], *, told: dict[int, list[int]]
+) -> list[int]:
+    """`told`: what was put in, by its place in the completion."""
     if not part["n"]:
         return []
     request = Request(
@@ -48,12 +53,18 @@ def _write(engine: ServingEngine, prompt: Sequence[int], part: dict[str, Any], e
         max_tokens=entry["max_tokens"] - part["at"],
         temperature=entry["temperature"],
         top_p=entry["top_p"],
+        top_k=entry.get("top_k", 0),
+        min_p=entry.get("min_p", 0.0),
         key="replay",
     )
     engine.submit(request)
+    at = part["at"]
     while True:
+        if at in told and isinstance(engine, Steerable):
+            engine.force("replay", 0, told[at])
         done = engine.step()
         (written,) = done or engine.partial()
+        at = part["at"] + len(written.tokens)
         if done or len(written.tokens) >= part["n"]:
             if not done:
                 engine.cancel("replay")

@@ -56,6 +56,8 @@ class Job:
     """Tokens that the engine has yet to write because it was told to."""
     parts: list[tuple[int, int, int]] = field(default_factory=list)
     """(tokens before it, seed, tokens drawn) of each time the engine was asked: what a replay needs."""
+    forced: list[tuple[int, int]] = field(default_factory=list)
+    """(tokens before, tokens) of each time the engine was told what to write."""
     since: float = 0.0
 
 
@@ -210,7 +212,7 @@ class Scheduler:
         try:
             self.engine.submit(request)
         except UserError as e:
-            self._fail_one(job, Failed(message=str(e)))
+            self._fail_one(job, Failed(message=str(e), status=400))
 
     def _fail_one(self, job: Job, failed: Failed) -> None:
         """This request alone is what the engine does not take, or gave up on."""
@@ -223,10 +225,10 @@ class Scheduler:
             return
         events: list[Event] = []
         phases, n = job.phases, len(written.tokens)
-        for token, logprob in phases.drawn(written, job.n_taken):
+        for token, logprob, top in phases.drawn(written, job.n_taken):
             job.n_taken += 1
             job.written += phases.kept(token)
-            events += phases.take(token, logprob, forced=job.n_forcing > 0)
+            events += phases.take(token, logprob, top, forced=job.n_forcing > 0)
             job.n_forcing = max(0, job.n_forcing - 1)
             if phases.end or phases.wanted:
                 break
@@ -244,8 +246,9 @@ class Scheduler:
     def _force(self, job: Job, *, cancelled: bool, exact: bool) -> list[Event]:
         tokens, job.phases.wanted = job.phases.wanted, ()
         if isinstance(self.engine, Steerable) and cancelled and exact:
-            self.engine.force(job.key, tokens)
+            self.engine.force(job.key, 0, tokens)
             job.n_forcing = len(tokens)
+            job.forced.append((len(job.written), len(tokens)))
             return []
         events: list[Event] = []
         if cancelled:

@@ -91,7 +91,7 @@ class Ticket:
 
     def answer_now(self) -> None:
         """Raises Refused where the model cannot be told what to write."""
-        self.served.tokens()
+        self.served.require_tokens()
         for job in self.jobs:
             self.scheduler.answer_now(job)
 
@@ -141,13 +141,13 @@ class Service:
         terms = _terms(ask, served, served.n_prompt(prompt))
         ticket = Ticket(id=secrets.token_hex(12), ask=ask, served=served, scheduler=self.schedulers[served.name], owner=owner)
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
-        n = ask.vote.k if ask.vote else ask.n
+        n, options = ask.vote.k if ask.vote else ask.n, served.options(ask)
         ticket.jobs = [
             Job(
                 prompt=tuple(prompt), seed=seed + i,
                 temperature=served.temperature if ask.temperature is None else ask.temperature,
                 top_p=served.top_p if ask.top_p is None else ask.top_p,
-                phases=served.phases(ask, terms, i), sink=ticket.take, urgent=ask.flash, options=served.options(ask),
+                phases=served.phases(ask, terms, i), sink=ticket.take, urgent=ask.flash, options=options,
             )
             for i in range(n)
         ]  # fmt: skip

@@ -41,6 +41,5 @@ class Steerable(Protocol):
     """An engine whose rows can be told what to write next. Without it the server cancels and asks again with a longer prompt,
     which computes the prompt anew."""
 
-    def force(self, key: Hashable, tokens: Sequence[int]) -> None:
-        """The next tokens of this request are these, taken through the cache without a draw; `step` writes them like others,
-        with log-probability 0."""
+    def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
+        """As `engines.base.Steerable`."""

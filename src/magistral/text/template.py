@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import jinja2
@@ -72,13 +73,14 @@ def _through_template(tokenizer: Tokenizer, messages: Sequence[Message]) -> list
 
 def _render(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
     """With the names that templates expect of transformers."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {
-        "bos_token": tokenizer.bos,
-        "eos_token": tokenizer.backend.id_to_token(tokenizer.eos),
-        "raise_exception": _refuse,
-    }
-    return environment.from_string(tokenizer.chat_template).render(messages=messages, add_generation_prompt=True)
+    own = {"bos_token": tokenizer.bos, "eos_token": tokenizer.backend.id_to_token(tokenizer.eos), "raise_exception": _refuse}
+    return _compiled(tokenizer.chat_template).render(messages=messages, add_generation_prompt=True, **own)
+
+
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> jinja2.Template:
+    """Some milliseconds: a request should not wait for it each time."""
+    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
 
 
 def _refuse(reason: str) -> None:

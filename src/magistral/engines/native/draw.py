@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from magistral.engines.base import Request
 
 BLOCK = 256
 """Words summed at once (chosen: near the square root of a vocabulary)."""
@@ -17,21 +21,27 @@ def uniforms(seed: int, n: int) -> list[float]:
     return numbers
 
 
-def draw(logits_BV: Tensor, u_B: Tensor, temperature_B: Tensor, top_p_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens [B] and their log-probabilities [B], by inverting the cumulative distribution at `u_B`.
+def draw(logits_BV: Tensor, u_B: Tensor, requests: Sequence[Request]) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens [B], their log-probabilities [B], and the probabilities [B, V] that they were drawn from, by inverting the
+    cumulative distribution at `u_B` under the terms of each row's request.
 
     Temperature 0 takes the likeliest token and gives its log-probability at temperature 1."""
-    greedy_B = temperature_B == 0
-    divisor_B = torch.where(greedy_B, 1.0, temperature_B)
-    if bool((divisor_B != 1).any()):  # a pass over all words costs; most batches need none
-        logits_BV = logits_BV / divisor_B[:, None]
-    p_BV = logits_BV.softmax(-1)
-    if bool((top_p_B < 1).any()):
-        p_BV = _keep_top(p_BV, top_p_B)
-    token_B = _invert(p_BV, u_B)
-    if bool(greedy_B.any()):
-        token_B = torch.where(greedy_B, p_BV.argmax(-1), token_B)
-    return token_B, p_BV.gather(-1, token_B[:, None])[:, 0].log()
+    p_BV = heated(logits_BV, requests).softmax(-1)
+    cut = [i for i, r in enumerate(requests) if r.temperature and (r.top_p < 1 or r.top_k or r.min_p)]
+    if cut:
+        p_BV[cut] = _cut(p_BV[cut], [requests[i] for i in cut])
+    token_B = _invert(p_BV, u_B.to(p_BV.device))
+    greedy = [i for i, r in enumerate(requests) if not r.temperature]
+    if greedy:
+        token_B[greedy] = p_BV.argmax(-1)[greedy]
+    return token_B, p_BV.gather(-1, token_B[:, None])[:, 0].log(), p_BV
+
+
+def heated(logits_BV: Tensor, requests: Sequence[Request]) -> Tensor:
+    """Logits at each row's temperature."""
+    if all(r.temperature in (0, 1) for r in requests):  # a pass over all words costs; most batches need none
+        return logits_BV
+    return logits_BV / torch.tensor([r.temperature or 1.0 for r in requests], device=logits_BV.device)[:, None]
 
 
 def _invert(p_BV: Tensor, u_B: Tensor) -> Tensor:
@@ -55,8 +65,17 @@ def _passes(weights_BN: Tensor, point_B: Tensor) -> tuple[Tensor, Tensor]:
     return place_B1[:, 0], (point_B - before_B1[:, 0]).clamp_min(0)
 
 
-def _keep_top(p_BV: Tensor, top_p_B: Tensor) -> Tensor:
-    """Nucleus (arXiv 1904.09751): the fewest likeliest tokens that together reach top_p; the rest get no chance."""
-    ordered, order = p_BV.sort(dim=-1, descending=True)
-    ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= top_p_B[:, None], 0.0)
-    return torch.empty_like(p_BV).scatter_(-1, order, ordered / ordered.sum(-1, keepdim=True))
+def _cut(p_BV: Tensor, requests: Sequence[Request], widest: int = 512) -> Tensor:
+    """The likeliest tokens alone, as top_k, top_p (nucleus, arXiv 1904.09751) and min_p say; the rest get no chance.
+
+    Only the `widest` likeliest are put in order, unless that leaves some out: sorting all words takes longer than the step."""
+    ordered, order = p_BV.topk(min(widest, p_BV.shape[1]))
+    n, device = ordered.shape[1], p_BV.device
+    top_p, min_p = (torch.tensor([getattr(r, name) for r in requests], device=device)[:, None] for name in ("top_p", "min_p"))
+    top_k = torch.tensor([r.top_k or p_BV.shape[1] for r in requests], device=device)[:, None]
+    kept = (ordered.cumsum(-1) - ordered < top_p) | (top_p >= 1)  # rounding must not cut where nothing was asked to
+    kept &= (ordered >= min_p * ordered[:, :1]) & (torch.arange(n, device=device) < top_k)
+    if n < p_BV.shape[1] and bool(kept[:, -1].any()):
+        return _cut(p_BV, requests, p_BV.shape[1])
+    ordered = ordered.masked_fill(~kept, 0.0)
+    return torch.zeros_like(p_BV).scatter_(-1, order, ordered / ordered.sum(-1, keepdim=True))

@@ -1,4 +1,7 @@
-"""Continuous batching: every step writes one token of every completion that is in, and lets waiting groups in.
+"""Continuous batching: a step takes every completion that is in one token on, reads a part of the prompts that are new, and lets
+waiting ones in.
+
+    step = let in -> plan (which tokens of which rows) -> one forward pass -> write -> give back what is done
 
 The same seed gives the same completion whatever else is in the batch, as far as the logits are equal: a matrix product of
 another height may round otherwise in the last bit, which now and then turns a draw that was that close.
@@ -7,146 +10,273 @@ another height may round otherwise in the last bit, which now and then turns a d
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import deque
-from collections.abc import Hashable, Mapping
-from typing import Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from magistral.engines.base import Request, Written, require
-from magistral.engines.native.cache import Cache, Decode, Prefill
-from magistral.engines.native.draw import draw, uniforms
-from magistral.engines.native.int8 import Int8Linear, quantise_linears
-from magistral.errors import UserError
-from magistral.flow import Finish
+from magistral.engines.base import OPTIONS, Request, Written, begin, named, nothing_to_force, require
+from magistral.engines.native.cache import Cache, Ragged, Span, grown, place_bytes
+from magistral.engines.native.linears import Form, Part, pack_linears
+from magistral.engines.native.prefixes import BLOCK, Prefixes
+from magistral.engines.native.row import Decode, Row, choose
+from magistral.errors import ModelError, UserError
 from magistral.models.transformer import Transformer
 
 __all__ = ["NativeEngine", "Request", "Written"]
+
+PART, WHOLE = 512, 4096
+"""Prompt tokens of one step, while others are written and while none is (chosen: a part takes as long as a few tokens of a full
+batch; a whole fits in memory at any model's width)."""
+CACHE_MB, PREFIX_MB = 4096, 256
+"""(chosen: for a laptop)"""
+
+
+class Piece(NamedTuple):
+    """What one row computes in a step."""
+
+    row: Row
+    span: Span
+    tokens: list[int]
+    ahead: list[int]
+    """The last of `tokens`, which are not yet said: told, or guessed."""
+
+    n_drawn: int
+    """The last so many places say what comes next: none, where there is more to read."""
 
 
 class NativeEngine:
     """Owns a copy of the model's weights; the trainer's may change beside it."""
 
-    def __init__(
-        self, model: Transformer, eos: int, *, n_slots: int, window: int, weights: Literal["float32", "int8"] = "float32"
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
+        self,
+        model: Transformer,
+        eos: int,
+        *,
+        n_slots: int,
+        window: int,
+        weights: Form = "float32",
+        cache_mb: int | None = None,
+        prefix_mb: int = PREFIX_MB,
+        decode: Decode | None = None,
     ) -> None:
+        """`cache_mb`: of what is being written (None: what `n_slots` windows need, 4096 at most unless one needs more);
+        where it is full the youngest wait. `prefix_mb`: of prompts kept for later requests. `decode`: for stop texts.
+
+        Raises UserError where the cache does not hold one window."""
         self.version = 0
-        self.eos, self.n_slots, self.window = eos, n_slots, min(window, model.sizes.window)
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()  # noqa: FBT003
-        if weights == "int8":
-            quantise_linears(self.model)
-        self.cache = Cache(model.sizes, n_slots, device=model.embed_tokens.weight.device)
-        self._waiting: deque[Request] = deque()
-        self._rows: list[Written] = []
-        self._uniforms: list[list[float]] = []
+        self.eos, self.n_slots, self.window, self.decode = eos, n_slots, min(window, model.sizes.window), decode
+        self.model = _copy(model)
+        pack_linears(self.model, weights)
+        self.model.requires_grad_(False).eval()  # noqa: FBT003
+        self.cache = self._new_cache(cache_mb)
+        self.prefixes = Prefixes(prefix_mb * 2**20 // place_bytes(model.sizes))
+        self._waiting: deque[Row] = deque()
+        self._rows: list[Row] = []
+        self._ages = itertools.count()
+
+    def _new_cache(self, cache_mb: int | None) -> Cache:
+        sizes = self.model.sizes
+        one = grown(self.window)
+        n_places = min(self.n_slots * one, max(one, CACHE_MB * 2**20 // place_bytes(sizes)))
+        if cache_mb is not None:
+            n_places = cache_mb * 2**20 // place_bytes(sizes)
+        if n_places < one:
+            raise UserError(
+                f"cache_mb={cache_mb} holds {n_places} tokens, and one completion may have {one}: "
+                f"raise cache_mb to {-(-one * place_bytes(sizes) // 2**20)}, or lower the window"
+            )
+        return Cache(sizes, self.n_slots, n_places, device=self.model.embed_tokens.weight.device)
 
     @property
     def idle(self) -> bool:
         return not self._waiting and not self._rows
 
     def submit(self, request: Request) -> None:
-        require(request, "native", (), window=self.window)
-        if len(request.seeds) > self.n_slots:
-            raise UserError(f"a group of {len(request.seeds)} does not fit in engine.n_slots={self.n_slots}: raise n_slots")
-        self._waiting.append(request)
+        able = [name for name in OPTIONS if name not in ("messages", "extra") and (name != "stop" or self.decode is not None)]
+        require(request, "native", able, window=self.window)
+        self._check((*request.prompt, *request.prediction, *(token for begun in request.begun for token in begun.tokens)))
+        for written in begin(request):
+            self._waiting.append(Row(written, age=next(self._ages), eos=self.eos, decode=self.decode))
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        n_words = self.model.sizes.n_words
+        if unknown := [token for token in tokens if not 0 <= token < n_words]:
+            raise UserError(f"token {unknown[0]} is none of the model's {n_words} words: encode the text with its own tokenizer")
 
     def partial(self) -> list[Written]:
         """What is being written now."""
-        return list(self._rows)
+        return [row.written for row in self._rows]
 
     @torch.inference_mode()  # rows move in a cache that was made under it
-    def cancel(self, key: Hashable) -> None:
-        self._waiting = deque(r for r in self._waiting if r.key != key)
-        self._keep([i for i, row in enumerate(self._rows) if row.request.key != key])
+    def cancel(self, key: Hashable, index: int | None = None) -> None:
+        self._waiting = deque(row for row in self._waiting if not named(row.written, key, index))
+        self._keep([i for i, row in enumerate(self._rows) if not named(row.written, key, index)])
 
-    @torch.inference_mode()
-    def step(self) -> list[Written]:
-        self._admit()
-        if self._rows:
-            self._decode()
-        return self._take_finished()
+    def force(self, key: Hashable, index: int, tokens: Sequence[int]) -> None:
+        self._check(tokens)
+        for row in (*self._rows, *self._waiting):
+            if named(row.written, key, index):
+                row.told += tokens
+                return
+        raise nothing_to_force(key, index)
 
     @torch.inference_mode()
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Keys and values of what is being written are kept; prompts of finished requests are not.
+
+        Raises ModelError, and changes nothing, where a weight is unknown, of another shape or not finite."""
         assert version >= self.version, f"weights of version {version} after {self.version}"
+        shapes = self.model.sizes.shapes()
+        for name, tensor in weights.items():
+            if shapes.get(name) != tuple(tensor.shape):
+                raise ModelError(f"weights of version {version}: {name} {list(tensor.shape)} is none of this model's")
+            if not tensor.isfinite().all():
+                raise ModelError(f"weights of version {version}: {name} holds numbers that are not finite")
         for name, tensor in weights.items():
             self._set(name, tensor)
             if name == "embed_tokens.weight" and self.model.sizes.tied:
                 self._set("lm_head.weight", tensor)
         self.version = version
+        self.prefixes.clear()
 
     def _set(self, name: str, tensor: Tensor) -> None:
         path, _, kind = name.rpartition(".")
         module: nn.Module = self.model.get_submodule(path)
-        if isinstance(module, Int8Linear) and kind == "weight":
+        if isinstance(module, Part) and kind == "weight":
             module.pack(tensor)
         else:
             getattr(module, kind).copy_(tensor)
 
-    def _admit(self) -> None:
-        """Let in as many waiting groups as have room, in their order, with one prefill for all."""
-        new: list[Request] = []
-        free = self.n_slots - len(self._rows)
-        while self._waiting and len(self._waiting[0].seeds) <= free:
-            free -= len(self._waiting[0].seeds)
-            new.append(self._waiting.popleft())
-        if not new:
-            return
-        start = len(self._rows)
-        prompt_of_row = [i for i, r in enumerate(new) for _ in r.seeds]
-        for request in new:
-            self._rows += [Written(request=request, index=i) for i in range(len(request.seeds))]
-            self._uniforms += [uniforms(seed, request.max_tokens) for seed in request.seeds]
-        longest = max(len(r.prompt) for r in new)
-        self.cache.reserve(max(len(r.prompt) + r.max_tokens for r in new))
-        tokens = torch.tensor([[*r.prompt, *[self.eos] * (longest - len(r.prompt))] for r in new])
-        positions = torch.arange(longest)[None].expand(len(new), -1)
-        context = Prefill(self.cache, slice(start, len(self._rows)), torch.tensor(prompt_of_row))
-        hidden = self.model(tokens, positions, context)
-        ends = torch.tensor([len(r.prompt) for r in new])
-        self.cache.lengths[start : len(self._rows)] = ends[prompt_of_row]
-        logits = self.model.lm_head(hidden[torch.arange(len(new)), ends - 1])
-        self._write(logits[prompt_of_row], start)
+    @torch.inference_mode()
+    def step(self) -> list[Written]:
+        self._let_in()
+        self._make_room()
+        if pieces := self._plan():
+            self._write(pieces, self._forward(pieces))
+        return self._take_finished()
 
-    def _decode(self) -> None:
-        n = len(self._rows)
-        tokens = torch.tensor([[row.tokens[-1]] for row in self._rows])
-        hidden = self.model(tokens, self.cache.lengths[:n, None], Decode(self.cache, n))
-        self.cache.lengths[:n] += 1
-        self._write(self.model.lm_head(hidden[:, 0]), 0)
+    def _let_in(self) -> None:
+        """As many waiting ones as have room, in their order."""
+        while self._waiting:
+            longest = max(len(row.tokens) for row in (*self._rows, self._waiting[0])) + 1
+            if len(self._rows) >= self.cache.room(longest):
+                return
+            self._rows.append(self._waiting.popleft())
 
-    def _write(self, logits_BV: Tensor, start: int) -> None:
-        """One token of each row from `start` on; rows that are done stay as they are until they are taken."""
-        rows = self._rows[start:]
-        u = torch.tensor(
-            [uniform[min(len(row.tokens), len(uniform) - 1)] for row, uniform in zip(rows, self._uniforms[start:], strict=True)]
-        )
-        temperature = torch.tensor([row.request.temperature for row in rows])
-        top_p = torch.tensor([row.request.top_p for row in rows])
-        tokens, logprobs = draw(logits_BV, u, temperature, top_p)
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-            if row.finish is not None:
+    def _make_room(self) -> None:
+        """Where the cache is full, the youngest go back to waiting, with what they have written."""
+        needed = max((min(self.window, len(row.tokens) + row.n_ahead) for row in self._rows), default=0)
+        while self._rows and len(self._rows) > self.cache.room(needed):
+            slot, youngest = max(enumerate(self._rows), key=lambda at: at[1].age)
+            self._keep([i for i in range(len(self._rows)) if i != slot])
+            youngest.n_held = 0
+            self._waiting.appendleft(youngest)
+        self.cache.reserve(len(self._rows), needed)
+
+    def _plan(self) -> list[Piece]:
+        """The last token of every row that is being written; parts of what is to be read, the oldest first."""
+        pieces: list[Piece] = []
+        readers: list[Row] = []
+        left = WHOLE if all(row.reading for row in self._rows) else PART
+        for slot, row in sorted(enumerate(self._rows), key=lambda at: at[1].age):
+            if row.written.finish or (not row.n_held and not self._begin(slot, readers)):
                 continue
-            row.tokens.append(token)
-            row.logprobs.append(logprob)
-            row.versions.append(self.version)
-            if token == self.eos:
-                row.finish = Finish.STOP
-            elif len(row.tokens) == row.request.max_tokens:
-                row.finish = Finish.LENGTH
+            n = 1
+            if row.reading:
+                readers.append(row)
+                n = min(left, row.n_behind)
+                left -= n
+            if n:
+                pieces.append(_piece(slot, row, n))
+        return sorted(pieces, key=lambda piece: piece.span.row)
+
+    def _begin(self, slot: int, readers: Sequence[Row]) -> bool:
+        """Take over what is kept of how its tokens begin; False: wait for an older one that is reading the same."""
+        row = self._rows[slot]
+        blocks = self.prefixes.get(row.tokens[:-1])
+        if self.prefixes.n_places >= len(row.tokens):
+            alike = [other for other in readers if other.tokens[:BLOCK] == row.tokens[:BLOCK]]
+            if alike and (not blocks or any(other.request is row.request for other in alike)):
+                return False
+        row.n_held, row.read_by = self.cache.fill(slot, blocks), self.version
+        if not row.written.tokens:
+            row.written.n_cached = row.n_held
+        return True
+
+    def _forward(self, pieces: list[Piece]) -> Tensor:
+        """[B, V] logits of the places that say what comes next; of none where all is still being read."""
+        context = Ragged(self.cache, [piece.span for piece in pieces])
+        device = context.positions.device
+        tokens = torch.tensor([[token for piece in pieces for token in piece.tokens]], device=device)
+        hidden = self.model(tokens, context.positions[None], context)[0]
+        wanted: list[int] = []
+        end = 0
+        for piece in pieces:
+            end += piece.span.n
+            wanted += range(end - piece.n_drawn, end)
+        if not wanted:
+            return hidden.new_empty(0, self.model.sizes.n_words)
+        logits: Tensor = self.model.lm_head(hidden[torch.tensor(wanted, dtype=torch.long, device=device)])
+        return logits
+
+    def _write(self, pieces: list[Piece], logits_BV: Tensor) -> None:
+        """What comes next in each row; a guess that is right lets the place after it count too."""
+        chosen = iter(choose([(p.row, j) for p in pieces for j in range(p.n_drawn)], logits_BV))
+        for piece in pieces:
+            row, was_reading = piece.row, piece.row.reading
+            row.n_held += piece.span.n - len(piece.ahead)
+            if was_reading and piece.n_drawn:
+                self._remember(piece.span.row, row.n_held - 1)
+            if not row.told:
+                row.written.n_drafted += len(piece.ahead)
+            for j, choice in enumerate([next(chosen) for _ in range(piece.n_drawn)]):
+                if row.written.finish is not None:
+                    break
+                was_told = row.take(choice, self.version)
+                if j == len(piece.ahead) or piece.ahead[j] != choice.token:
+                    break
+                row.n_held += 1
+                row.written.n_accepted += not was_told
 
     def _take_finished(self) -> list[Written]:
-        done = [row for row in self._rows if row.finish is not None]
+        done = [row.written for row in self._rows if row.written.finish is not None]
         if done:
-            self._keep([i for i, row in enumerate(self._rows) if row.finish is None])
+            self._keep([i for i, row in enumerate(self._rows) if row.written.finish is None])
         return done
 
     def _keep(self, kept: list[int]) -> None:
         """Close the gaps: rows from the end move into them."""
+        for slot in set(range(len(self._rows))) - set(kept):
+            if len(self._rows[slot].request.seeds) == 1:  # may be gone on from; a group's completions seldom are
+                self._remember(slot, self._rows[slot].n_held)
         n = len(kept)
         gaps = sorted(set(range(n)) - set(kept))
         for gap, source in zip(gaps, [i for i in kept if i >= n], strict=True):
-            self.cache.move(source, gap)
-            self._rows[gap], self._uniforms[gap] = self._rows[source], self._uniforms[source]
-        del self._rows[n:], self._uniforms[n:]
+            self.cache.move(source, gap, self._rows[source].n_held)
+            self._rows[gap] = self._rows[source]
+        del self._rows[n:]
+
+    def _remember(self, slot: int, n: int) -> None:
+        """Keep the first `n` places of a row for later requests, if all were read by the weights of now."""
+        row = self._rows[slot]
+        if row.read_by == self.version:
+            self.prefixes.put(row.tokens[:n], self.cache.keys[:, slot], self.cache.values[:, slot])
+
+
+def _piece(slot: int, row: Row, n: int) -> Piece:
+    """The next `n` tokens of a row, and what is ahead of them where they are its last."""
+    last = n == row.n_behind
+    ahead = row.ahead() if last else []
+    tokens = [*row.tokens[row.n_held : row.n_held + n], *ahead]
+    return Piece(row, Span(slot, row.n_held, len(tokens)), tokens, ahead, len(ahead) + 1 if last else 0)
+
+
+def _copy(model: Transformer) -> Transformer:
+    """Its own numbers, but for matrices that are packed next and so copied then: memory holds them twice and not three times."""
+    linears = (m for m in model.modules() if isinstance(m, nn.Linear))
+    packed_next = [m.weight for m in linears if m.weight is not model.embed_tokens.weight]
+    return copy.deepcopy(model, {id(weight): weight for weight in packed_next})

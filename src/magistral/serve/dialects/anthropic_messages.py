@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras, total
-from magistral.serve.dialects.fields import Fields, check, read, refuse_unless, stops_of
+from magistral.serve.dialects.fields import Fields, check, read, stops_of
 from magistral.serve.errors import STATUS, Kind, Refused
 from magistral.serve.events import (
     Ask,
@@ -90,7 +90,7 @@ class MessagesFields(Fields):
     thinking: ThinkingFields | None = None
     tools: list[ToolField] | None = None
     tool_choice: dict[str, Any] | None = None
-    top_k: int | None = None
+    top_k: int | None = Field(default=None, ge=-1)
 
 
 class AnthropicMessages:
@@ -98,7 +98,6 @@ class AnthropicMessages:
 
     def read(self, body: Json) -> Ask:
         fields = read(MessagesFields, body)
-        refuse_unless((0, -1), {"top_k": fields.top_k})
         thinking = fields.thinking or ThinkingFields(type="adaptive")
         start: Start = "answer" if thinking.type == "disabled" else "free"
         turns = [t for i, m in enumerate(fields.messages) for t in _turns(m, i)]
@@ -110,7 +109,7 @@ class AnthropicMessages:
         ask = Ask(
             turns=(*_system(fields.system), *turns), prefix=prefix,
             **fields.common(start=start, budget=thinking.budget_tokens), **_tools(fields),
-            max_tokens=fields.max_tokens, stop=stops_of(fields.stop_sequences),
+            max_tokens=fields.max_tokens, stop=stops_of(fields.stop_sequences), top_k=max(0, fields.top_k or 0),
         )  # fmt: skip
         return check(ask)
 

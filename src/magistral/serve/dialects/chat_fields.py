@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from magistral.serve.dialects.base import Json
 from magistral.serve.dialects.fields import (
     MAX_N,
+    MAX_TOP,
     Effort,
     Fields,
     Part,
     assistant_turn,
     content_of,
     refuse_unless,
+    schema_of,
     stops_of,
 )
 from magistral.serve.errors import Refused
@@ -31,6 +33,7 @@ class Function(_Loose):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     arguments: str | dict[str, Any] | None = None
+    strict: bool = False
 
 
 class CallField(_Loose):
@@ -64,6 +67,11 @@ class StreamOptions(_Loose):
     include_usage: bool = False
 
 
+class Prediction(_Loose):
+    type: Literal["content"] = "content"
+    content: str | list[Part | str]
+
+
 class ChatFields(Fields):
     """What this dialect and Mistral's have in common, and this one's own."""
 
@@ -74,7 +82,7 @@ class ChatFields(Fields):
     seed: int | None = None
     n: int = Field(default=1, ge=1, le=MAX_N)
     logprobs: bool = False
-    top_logprobs: int | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP)
     response_format: dict[str, Any] | None = None
     tools: list[ToolField] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -86,8 +94,9 @@ class ChatFields(Fields):
     presence_penalty: float | None = None
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
-    top_k: int | None = None
-    min_p: float | None = None
+    top_k: int | None = Field(default=None, ge=-1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    prediction: Prediction | None = None
     min_tokens: int | None = None
 
 
@@ -120,14 +129,11 @@ def _call_of(call: CallField) -> Call:
 
 def chat_arguments(fields: ChatFields) -> Json:
     """Arguments of Ask that this dialect and Mistral's have alike."""
-    plain = {
-        n: getattr(fields, n)
-        for n in ("frequency_penalty", "presence_penalty", "logit_bias", "top_logprobs", "min_p", "min_tokens")
-    }
+    plain = {n: getattr(fields, n) for n in ("frequency_penalty", "presence_penalty", "logit_bias", "min_tokens")}
     refuse_unless((0, {}), plain)
     refuse_unless((1,), {"repetition_penalty": fields.repetition_penalty})
-    refuse_unless((0, -1), {"top_k": fields.top_k})
-    refuse_unless((None, "text"), {"response_format": (fields.response_format or {}).get("type")})
+    if fields.top_logprobs and not fields.logprobs:
+        raise Refused("bad_request", "top_logprobs goes with logprobs", field="top_logprobs")
     choice, tools = fields.tool_choice, fields.tools or []
     if isinstance(choice, dict):
         named = (choice.get("function") or {}).get("name") if isinstance(choice.get("function"), dict) else None
@@ -141,7 +147,12 @@ def chat_arguments(fields: ChatFields) -> Json:
         **_conversation(fields),
         "n": fields.n,
         "stop": stops_of(fields.stop),
+        "schema": schema_of(fields.response_format, "response_format"),
         "logprobs": fields.logprobs,
+        "n_top": fields.top_logprobs or 0,
+        "top_k": max(0, fields.top_k or 0),
+        "min_p": fields.min_p or 0.0,
+        "prediction": content_of(fields.prediction.content, "prediction.content")[0] if fields.prediction else "",
         "tools": () if choice == "none" else tuple(_tool(t) for t in tools),
         "tools_required": required,
     }
@@ -158,4 +169,6 @@ def _conversation(fields: ChatFields) -> Json:
 
 def _tool(field: ToolField) -> Tool:
     function = field.function
-    return Tool(name=function.name, description=function.description or "", parameters=function.parameters or {})
+    return Tool(
+        name=function.name, description=function.description or "", parameters=function.parameters or {}, strict=function.strict
+    )

@@ -8,10 +8,12 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from magistral.serve.errors import Refused
-from magistral.serve.events import Ask, Start, Turn, Vote
+from magistral.serve.events import ANY_OBJECT, Ask, Start, Turn, Vote
 from magistral.text.trace import THINK_TEXT, THINK_TOKENS, parse
 
 MAX_N = 16
+MAX_TOP = 20
+"""Log-probabilities at one place, as OpenAI has it."""
 EFFORTS = {"minimal": 0.1, "low": 0.25, "medium": 0.5}
 """Share of max_tokens that thinking may take (chosen); "none" is no thinking, what is above medium no budget."""
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -109,6 +111,18 @@ def effort_of(effort: str | None, max_tokens: int | None) -> tuple[Start, int | 
         return "answer", None
     share = EFFORTS.get(effort or "")
     return "free", None if share is None else max(1, round(share * (max_tokens or DEFAULT_MAX)))
+
+
+def schema_of(form: dict[str, Any] | None, where: str) -> dict[str, Any] | None:
+    """Of OpenAI's and Mistral's `response_format`, or of OpenAI's `text.format`, which has the schema one level higher."""
+    match form or {"type": "text"}:
+        case {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return ANY_OBJECT
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}} | {"type": "json_schema", "schema": dict(schema)}:
+            return schema
+    raise Refused("bad_request", f"{where}: its type is text, json_object, or json_schema with a schema", field=where)
 
 
 def seed_of(seed: int | None) -> int | None:

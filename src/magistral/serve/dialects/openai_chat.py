@@ -71,13 +71,21 @@ def usage_of(usage: Usage) -> Json:
         "completion_tokens": usage.completion,
         "total_tokens": usage.prompt + usage.completion,
         "prompt_tokens_details": {"cached_tokens": usage.cached},
-        "completion_tokens_details": {"reasoning_tokens": usage.thinking},
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.thinking,
+            "accepted_prediction_tokens": usage.accepted,
+            "rejected_prediction_tokens": usage.drafted - usage.accepted,
+        },
     }
 
 
 def logprobs_of(tokens: Sequence[Token]) -> Json:
-    content = [{"token": t.text, "logprob": t.logprob, "bytes": list(t.text.encode()), "top_logprobs": []} for t in tokens]
+    content = [{**_likely(t.text, t.logprob), "top_logprobs": [_likely(*top) for top in t.top]} for t in tokens]
     return {"content": content, "refusal": None}
+
+
+def _likely(text: str, logprob: float) -> Json:
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
 def call_fields(call: Call) -> Json:

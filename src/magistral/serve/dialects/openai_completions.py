@@ -9,7 +9,7 @@ from pydantic import Field
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras, total
 from magistral.serve.dialects.chat_fields import StreamOptions
-from magistral.serve.dialects.fields import MAX_N, Fields, read, refuse_unless, seed_of, stops_of
+from magistral.serve.dialects.fields import MAX_N, MAX_TOP, Fields, read, refuse_unless, seed_of, stops_of
 from magistral.serve.dialects.openai_chat import FINISH, usage_of
 from magistral.serve.dialects.openai_errors import openai_error
 from magistral.serve.errors import Refused
@@ -25,7 +25,9 @@ class CompletionFields(Fields):
     stop: str | list[str] | None = None
     seed: int | None = None
     n: int = Field(default=1, ge=1, le=MAX_N)
-    logprobs: int | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP)
+    top_k: int | None = Field(default=None, ge=-1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
     echo: bool = False
     suffix: str | None = None
     best_of: int | None = None
@@ -42,14 +44,14 @@ class OpenAICompletions:
         fields = read(CompletionFields, body)
         names = ("echo", "suffix", "frequency_penalty", "presence_penalty", "logit_bias")
         refuse_unless((False, "", 0, {}), {name: getattr(fields, name) for name in names})
-        refuse_unless((0,), {"logprobs": fields.logprobs})
         refuse_unless((1, fields.n), {"best_of": fields.best_of})
         if fields.vote:
             raise Refused("bad_request", "vote goes with a conversation", field="vote")
         return Ask(
             raw_prompt=_prompt(fields.prompt), **{**fields.common(), "detect_loops": False},
             max_tokens=fields.max_tokens, stop=stops_of(fields.stop), seed=seed_of(fields.seed), n=fields.n,
-            logprobs=fields.logprobs is not None,
+            logprobs=fields.logprobs is not None, n_top=fields.logprobs or 0,
+            top_k=max(0, fields.top_k or 0), min_p=fields.min_p or 0.0,
             usage_in_stream=bool(fields.stream_options and fields.stream_options.include_usage),
         )  # fmt: skip
 
@@ -95,7 +97,7 @@ def _logprobs(tokens: Sequence[Token]) -> Json:
     return {
         "tokens": [t.text for t in tokens],
         "token_logprobs": [t.logprob for t in tokens],
-        "top_logprobs": None,
+        "top_logprobs": [dict(t.top) for t in tokens] if any(t.top for t in tokens) else None,
         "text_offset": offsets,
     }
 

@@ -17,6 +17,7 @@ from magistral.serve.dialects.fields import (
     content_of,
     read,
     refuse_unless,
+    schema_of,
 )
 from magistral.serve.dialects.openai_errors import openai_error
 from magistral.serve.dialects.responses_form import Stream, response
@@ -44,6 +45,7 @@ class ToolField(_Loose):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool = False
 
 
 class ReasoningFields(_Loose):
@@ -70,7 +72,8 @@ class OpenAIResponses:
     def read(self, body: Json) -> Ask:
         fields = read(ResponseFields, body)
         form = (fields.text or {}).get("format")
-        refuse_unless((None, "text"), {"text.format": form.get("type") if isinstance(form, dict) else form})
+        if form is not None and not isinstance(form, dict):
+            raise Refused("bad_request", "text.format is an object", field="text.format")
         refuse_unless((False, 0, "disabled"), {n: getattr(fields, n) for n in ("background", "top_logprobs", "truncation")})
         if fields.previous_response_id:
             raise Refused("bad_request", "responses are not kept here: send the whole conversation", field="previous_response_id")
@@ -79,7 +82,8 @@ class OpenAIResponses:
         said = [Turn(role="user", text=fields.input)] if isinstance(fields.input, str) else _turns(fields.input)
         ask = Ask(
             turns=(*told, *said), **fields.common(effort=effort, max_tokens=fields.max_output_tokens), **_tools(fields),
-            max_tokens=fields.max_output_tokens, shape={"instructions": fields.instructions},
+            schema=schema_of(form, "text.format"), max_tokens=fields.max_output_tokens,
+            shape={"instructions": fields.instructions},
         )  # fmt: skip
         return check(ask)
 
@@ -139,6 +143,8 @@ def _tools(fields: ResponseFields) -> Json:
         raise Refused("bad_request", "tool_choice asks for a tool that tools does not name", field="tool_choice")
     chosen = [] if choice == "none" else tools
     return {
-        "tools": tuple(Tool(name=t.name, description=t.description or "", parameters=t.parameters or {}) for t in chosen),
+        "tools": tuple(
+            Tool(name=t.name, description=t.description or "", parameters=t.parameters or {}, strict=t.strict) for t in chosen
+        ),
         "tools_required": required,
     }

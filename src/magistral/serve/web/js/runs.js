@@ -6,6 +6,8 @@ import { element } from "./message.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY_MS = 3000;
+const STATES = ["running", "done", "stopped", "failed", "killed"];
+const word = (state) => (STATES.includes(state) ? t(`run_${state}`) : state);
 
 let timer = null;
 let plots = new Map(); // name of a curve -> { plot, host }
@@ -16,7 +18,7 @@ export async function start() {
   const all = await api.runs();
   $("no-runs").hidden = all.length > 0;
   const before = $("run").value;
-  $("run").replaceChildren(...all.map(({ name, state }) => new Option(`${name} (${state})`, name)));
+  $("run").replaceChildren(...all.map(({ name, state }) => new Option(`${name} (${word(state)})`, name)));
   if (all.some(({ name }) => name === before)) $("run").value = before;
   $("run").onchange = fresh;
   await fresh();
@@ -40,7 +42,7 @@ async function refresh() {
   const name = $("run").value;
   if (!name || document.hidden) return;
   const { state, metrics, steps } = await api.run(name);
-  $("run-state").textContent = state;
+  $("run-state").textContent = word(state);
   await draw(metrics);
   const last = steps.at(-1) ?? null;
   $("groups-title").hidden = last === null;

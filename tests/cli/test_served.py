@@ -1,0 +1,93 @@
+"""From what a person names to a model that can be served."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from magistral.cli.served import load_served, name_of, system_of
+from magistral.errors import ModelError, UserError
+from magistral.serve.elsewhere import Elsewhere
+
+if TYPE_CHECKING:
+    from magistral.models.transformer import Transformer
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("smollm2", "smollm2"),
+        ("models/small.gguf", "small"),
+        ("medium=https://api.mistral.ai/v1#magistral-medium-latest", "medium"),
+    ],
+)
+def test_a_model_is_asked_for_by_the_name_of_its_file_or_endpoint(model: str, name: str) -> None:
+    assert name_of(model) == name
+
+
+def test_a_key_in_an_address_is_refused() -> None:
+    with pytest.raises(UserError, match="keys go into the environment"):
+        name_of("m=https://user:secret@example.com/v1")
+
+
+def test_a_known_host_without_its_key_says_which_variable_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MISTRAL_API_KEY", raising=False)
+    with pytest.raises(UserError, match="MISTRAL_API_KEY"):
+        load_served("m=https://api.mistral.ai/v1", n_slots=1, window=None)
+
+
+def test_an_endpoint_is_served_without_torch() -> None:
+    program = (
+        "import sys\nfrom magistral.cli.served import load_served\n"
+        "served = load_served('m=http://127.0.0.1:9/v1', n_slots=1, window=None)\n"
+        "served.engine.close()\nassert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    served = load_served("m=http://127.0.0.1:9/v1", n_slots=1, window=9000)
+    assert isinstance(served, Elsewhere)
+    assert (served.name, served.window) == ("m", 9000)
+    served.engine.close()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def folder(tiny: Callable[..., Transformer], tmp_path: Path) -> Path:
+    from magistral.models.load import save_model
+    from magistral.text.tokens import byte_tokenizer
+
+    made = tiny(n_words=byte_tokenizer().n_words)
+    save_model(tmp_path, made, byte_tokenizer(), made.named_parameters())
+    return tmp_path
+
+
+def test_a_window_longer_than_the_model_s_and_a_folder_for_llama_cpp_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="over the window"):
+        load_served(str(folder), n_slots=1, window=500, threads=1)
+    with pytest.raises(ModelError, match=r"reads \.gguf files"):
+        load_served(str(folder), n_slots=1, window=None, engine="llamacpp", threads=1)
+
+
+def test_a_folder_is_served_by_our_engine_which_does_what_the_others_do_not(folder: Path) -> None:
+    served = load_served(str(folder), n_slots=2, window=None, weights="float32", threads=1)
+    assert (served.name, served.window, served.max_tokens) == (folder.name, 128, 64)
+    assert {"mask", "draft", "n_top"} <= served.able
+    assert served.weights.endswith(":float32")
+
+
+def test_a_runs_recipe_brings_its_system_prompt(tmp_path: Path) -> None:
+    recipe = """
+name = "a"
+prompt.system = "think first"
+reward = {l_max = 100, l_cache = 20}
+eval.max_tokens = 100
+[problems]
+n_train = 1
+n_held_out = 1
+families = [{name = "chain_sum"}]
+"""
+    (tmp_path / "recipe.toml").write_text(recipe)
+    assert (system_of(str(tmp_path)), system_of("smollm2")) == ("think first", "")
