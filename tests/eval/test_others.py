@@ -38,7 +38,7 @@ test_split: test
 output_type: generate_until
 doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{answer}}}}"
-generation_kwargs: {{until: [], max_gen_toks: 100}}
+generation_kwargs: {{until: [], max_gen_toks: 400}}
 filter_list:
   - name: last
     filter:
