@@ -10,7 +10,7 @@ import pytest
 
 from magistral import __version__
 from magistral.cli import main as cli
-from magistral.errors import MagistralError, RecipeError, TrainingFailed
+from magistral.errors import MagistralError, RecipeError, TrainingFailed, UserError
 
 
 def leave_after(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int | str | None:
@@ -36,8 +36,14 @@ def leave_after(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int | 
             "magistral: error: no space left on the disc at runs/a/x.safetensors: free some, "
             "then run the same command with --resume\n",
         ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "runs/a"),
+            2,
+            "magistral: error: Permission denied at runs/a: name another place, or make this one fit to be read and written\n",
+        ),
+        (UserError("no tensor \x1b[2J"), 2, "magistral: error: no tensor ␛[2J\n"),
     ],
-    ids=["user's fault", "two faults", "failed run", "no words", "full disc"],
+    ids=["user's fault", "two faults", "failed run", "no words", "full disc", "closed place", "hostile words"],
 )
 def test_an_error_is_told_in_its_own_words(
     error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -48,10 +54,10 @@ def test_an_error_is_told_in_its_own_words(
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def app() -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "x")
+        raise OSError(errno.EBADF, "Bad file descriptor")
 
     monkeypatch.setattr(cli, "app", app)
-    with pytest.raises(PermissionError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         cli.main()
 
 

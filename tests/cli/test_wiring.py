@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from magistral.cli.wiring import read_recipe
+from magistral.cli.wiring import progress, read_recipe
 from magistral.errors import RecipeError, UnknownName
 from magistral.text.versions import version_of
 
@@ -38,3 +38,11 @@ def test_two_prompts_are_an_error() -> None:
 def test_a_variant_that_the_version_lacks_is_an_error() -> None:
     with pytest.raises(UnknownName, match="'text' has no system prompt of its own"):
         read_recipe(NANO, ["prompt.system=", "prompt.variant=train"])
+
+
+def test_a_bar_shows_a_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("eval: a[/b]", 1) as advance:
+        advance(1, "[red]")
+    shown = capsys.readouterr().err
+    assert "eval: a[/b]" in shown
+    assert "[red]" in shown

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import errno
 import sys
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
 
 from magistral import __version__
 from magistral.cli import audit, bench_verifiers, chat, convert, eval, grade, keys, plan, rl, sandbox, serve, sft, show
-from magistral.errors import DiscFull, MagistralError
+from magistral.errors import DiscFull, MagistralError, UserError
+from magistral.show.visible import visible
 
 app = typer.Typer(name="magistral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (sft, rl, eval, serve, chat, show, convert, plan, grade):
@@ -42,18 +44,23 @@ def main() -> None:
     """Run a verb. Leaves with 0, 1 for a run that failed, 2 for something that cannot be done as asked, 130 for Ctrl-C.
 
     typer itself turns Ctrl-C into 130, a usage error into 2, and a reader that went away (as `| head`) into a quiet 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to lose a run
     try:
         app()
     except MagistralError as e:
         _leave(e)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         where = f" at {e.filename}" if e.filename else ""
-        _leave(DiscFull(f"no space left on the disc{where}: free some, then run the same command with --resume"))
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            _leave(DiscFull(f"no space left on the disc{where}: free some, then run the same command with --resume"))
+        if not where:
+            raise
+        _leave(UserError(f"{e.strerror}{where}: name another place, or make this one fit to be read and written"))
 
 
 def _leave(error: MagistralError) -> NoReturn:
     for line in str(error).splitlines() or [type(error).__name__]:
-        typer.echo(f"magistral: error: {line}", err=True)
+        typer.echo(f"magistral: error: {visible(line)}", err=True)  # it may quote a file that is not to be trusted
     sys.exit(error.exit_code)

@@ -72,7 +72,6 @@ def render(runs: Sequence[Run], *, title: str) -> str:
     shown, left_out = chosen([Shown(run=run.name, kept=k) for run in runs for k in run.kept])
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalized)
     environment.globals.update(duration=duration, number=number, percent=percent, row_name=row_name, whisker=whisker, PARTS=PARTS)
-    environment.filters["cut"] = cut
     evals = [run for run in runs if run.scores]
     return environment.from_string(_asset("report.html.jinja")).render(
         title=title,
@@ -108,8 +107,8 @@ def cut(text: str) -> str:
 
 
 def _finalized(value: Any) -> Any:
-    """Every value that the template prints goes through here: nothing shows a control character."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Every value that the template prints goes through here: nothing shows a control character, or is endless."""
+    return visible(cut(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _charts(run: Run) -> list[Markup]:
