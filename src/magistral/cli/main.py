@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import errno
 import sys
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
 
 from magistral import __version__
 from magistral.cli import audit, bench_verifiers, chat, convert, eval, grade, keys, plan, rl, sandbox, serve, sft, show
-from magistral.errors import DiscFull, MagistralError, UserError
+from magistral.errors import DiscFull, MagistralError, RunFailed, UserError
 from magistral.show.visible import visible
 
 app = typer.Typer(name="magistral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -23,6 +23,8 @@ for verb in (sft, rl, eval, serve, chat, show, convert, plan, grade):
 app.command("bench-verifiers")(bench_verifiers.command)
 for group in (sandbox.app, keys.app, audit.app):
     app.add_typer(group)
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+"""How torch says it, of the machine and of a card."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,6 +46,8 @@ def main() -> None:
     """Run a verb. Leaves with 0, 1 for a run that failed, 2 for something that cannot be done as asked, 130 for Ctrl-C.
 
     typer itself turns Ctrl-C into 130, a usage error into 2, and a reader that went away (as `| head`) into a quiet 1."""
+    if sys.stdin is None:  # closed: nobody answers
+        sys.stdin = TextIOWrapper(BytesIO())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to lose a run
@@ -58,6 +62,10 @@ def main() -> None:
         if not where:
             raise
         _leave(UserError(f"{e.strerror}{where}: name another place, or make this one fit to be read and written"))
+    except (MemoryError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and not any(said in str(e) for said in _NO_MEMORY):
+            raise
+        _leave(RunFailed("not enough memory: ask for less at once or a smaller model; `magistral plan MODEL` says what fits"))
 
 
 def _leave(error: MagistralError) -> NoReturn:

@@ -31,7 +31,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the recipe; may be given again."),
 ]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Torch threads of this process.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Torch threads of this process.")]
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="The server's folder.", show_default="~/.local/share/magistral, or under $XDG_DATA_HOME"),
