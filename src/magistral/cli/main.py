@@ -53,6 +53,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to lose a run
     try:
         app()
+    except KeyboardInterrupt:  # a second one, while typer was still at the first
+        sys.exit(130)
     except MagistralError as e:
         _leave(e)
     except OSError as e:
