@@ -55,19 +55,26 @@ def main() -> None:
         app()
     except KeyboardInterrupt:  # a second one, while typer was still at the first
         sys.exit(130)
-    except MagistralError as e:
-        _leave(e)
-    except OSError as e:
-        where = f" at {e.filename}" if e.filename else ""
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            _leave(DiscFull(f"no space left on the disc{where}: free some, then run the same command with --resume"))
-        if not where:
+    except (MagistralError, OSError, MemoryError, RuntimeError) as e:
+        told = _told(e)
+        if told is None:
             raise
-        _leave(UserError(f"{e.strerror}{where}: name another place, or make this one fit to be read and written"))
-    except (MemoryError, RuntimeError) as e:
-        if isinstance(e, RuntimeError) and not any(said in str(e) for said in _NO_MEMORY):
-            raise
-        _leave(RunFailed("not enough memory: ask for less at once or a smaller model; `magistral plan MODEL` says what fits"))
+        _leave(told)
+
+
+def _told(error: Exception) -> MagistralError | None:
+    """What happened, as a person may hear it; None where it is a bug of ours."""
+    if isinstance(error, MagistralError):
+        return error
+    if isinstance(error, OSError):
+        where = f" at {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiscFull(f"no space left on the disc{where}: free some, then run the same command with --resume")
+        if where:
+            return UserError(f"{error.strerror}{where}: name another place, or make this one fit to be read and written")
+    elif isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
+        return RunFailed("not enough memory: ask for less at once or a smaller model; `magistral plan MODEL` says what fits")
+    return None
 
 
 def _leave(error: MagistralError) -> NoReturn:
