@@ -104,8 +104,27 @@ def test_an_unknown_key_names_the_nearest(path: Path, override: str, expected: s
         ("problems.families=[]", "problems.families: Tuple should have at least 1 item after validation, not 0 (got [])"),
         ("seed=-1", "seed: Input should be greater than or equal to 0 (got -1)"),
         ("eval.top_p=1.5", "eval.top_p: Input should be less than or equal to 1 (got 1.5)"),
+        ("sft.betas=[1.0, 0.9]", "sft.betas.0: Input should be less than 1 (got 1.0)"),
+        (f"seed={2**63}", f"seed: Input should be less than {2**63} (got {2**63})"),
+        (
+            f"rl.steps={'9' * 5000}",
+            "rl.steps: Unable to parse input string as an integer, exceeded maximum size (got '999999999999...9999999999999')",
+        ),
     ],
-    ids=["type", "no steps", "not a number", "clip to nothing", "group of one", "choice", "no family", "negative", "over 1"],
+    ids=[
+        "type",
+        "no steps",
+        "not a number",
+        "clip to nothing",
+        "group of one",
+        "choice",
+        "no family",
+        "negative",
+        "over 1",
+        "no decay",
+        "seed over torch's",
+        "endless number",
+    ],
 )
 def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expected: str) -> None:
     assert fault(path, override) == expected
@@ -173,9 +192,24 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert fault(tmp_path / "none.toml") == f"no recipe at {tmp_path / 'none.toml'}"
 
 
-def test_a_file_that_is_not_toml_says_where(path: Path) -> None:
-    path.write_text("name = \n", encoding="utf-8")
-    assert "line 1" in fault(path)
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"name = \n", "is no TOML: Invalid value (at line 1, column 8)"),
+        (b"\x00\xff", "is no TOML: 'utf-8' codec can't decode byte 0xff in position 1"),
+        (b"a = " + b"[" * 100_000, "is no TOML: maximum recursion depth exceeded"),
+        (b"a = " + b"9" * 5000, "is no TOML: Exceeds the limit (4300 digits)"),
+        (b"#" * 2**20 + b"#", "is over 1048576 bytes long: it is no recipe"),
+    ],
+    ids=["no value", "binary", "deep", "endless number", "huge"],
+)
+def test_a_file_that_is_not_toml_says_why(content: bytes, expected: str, path: Path) -> None:
+    path.write_bytes(content)
+    assert fault(path).removeprefix(f"{path} ").startswith(expected)
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    assert fault(tmp_path) == f"{tmp_path} cannot be read: Is a directory"
 
 
 @pytest.mark.parametrize(
@@ -204,8 +238,10 @@ def test_an_override_is_read_as_toml(path: Path, override: str, expected: object
         ("rl.steps", "--set 'rl.steps': write SECTION.KEY=VALUE"),
         ("rl..steps=1", "--set 'rl..steps=1': write SECTION.KEY=VALUE"),
         ("name.first=1", "--set 'name.first=1': 'name' is a value, not a section"),
+        ("seed=1\nname='x'", "--set \"seed=1\\nname='x'\": write one key, and each other one after a --set of its own"),
+        ("name=\udcff", "--set 'name=\\udcff': write it in UTF-8"),
     ],
-    ids=["no value", "empty key", "into a value"],
+    ids=["no value", "empty key", "into a value", "two at once", "not UTF-8"],
 )
 def test_an_override_that_cannot_be_read_is_refused(path: Path, override: str, expected: str) -> None:
     assert fault(path, override) == expected

@@ -25,9 +25,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from magistral.errors import DiscFull, RunFolderError
+from magistral.errors import DiscFull, RunFolderError, UserError
 from magistral.flow import Scored
 from magistral.recipe import Resolved, save_recipe
+
+BEGUN = frozenset({"run.json", ".run.json.partial", "recipe.toml", "lock"})
+"""What a run has before its work writes anything."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -90,8 +93,8 @@ class RunFolder:
         partial.rename(final)
 
     def info(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return loaded
+        """Raises RunFolderError where run.json cannot be read."""
+        return read_object(self.path / "run.json")
 
     @property
     def state(self) -> str:
@@ -111,7 +114,7 @@ class RunFolder:
     def set_info(self, **changes: Any) -> None:
         file = self.path / "run.json"
         known = self.info() if file.exists() else {}
-        write_atomically(file, json.dumps({**known, **changes}, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(file, json.dumps({**known, **changes}, indent=1) + "\n")
 
     def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
         line = json.dumps({"step": step, "time": round(time.time(), 3), "values": dict(values)})
@@ -120,12 +123,12 @@ class RunFolder:
             file.flush()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole lines; a last line cut short by a crash is left out."""
+        """All whole lines; a last line cut short by a crash is left out. Raises RunFolderError for a line that is none."""
         file = self.path / "metrics.jsonl"
         if not file.exists():
             return []
-        lines = file.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        lines = file.read_bytes().split(b"\n")
+        return [_metrics_line(file, n, line) for n, line in enumerate(lines[:-1], start=1) if line]
 
     def forget_after(self, step: int) -> None:
         """Drop metrics and traces of steps after `step`: a resumed run takes those steps again."""
@@ -151,11 +154,43 @@ class RunFolder:
         temporary.replace(folder / f"{name}.parquet")
 
     def traces(self) -> Iterator[dict[str, Any]]:
-        """Rows of all traces, file by file in the order of their names."""
+        """Rows of all traces, file by file in the order of their names. Raises RunFolderError naming a broken one."""
         import pyarrow.parquet as pq
 
         for file in sorted((self.path / "traces").glob("*.parquet")):
-            yield from pq.read_table(file).to_pylist()
+            try:
+                rows = pq.read_table(file).to_pylist()
+            except (OSError, ValueError) as e:
+                said = str(e).partition("\n")[0]
+                raise RunFolderError(f"{file} cannot be read ({said}): remove it to see the others") from None
+            yield from rows
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A run's JSON file. Raises RunFolderError where it cannot be read."""
+    try:
+        return _object(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as e:
+        raise RunFolderError(f"{file} cannot be read ({e}): the run is broken; name another folder") from None
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """Raises ValueError (or RecursionError) where `text` is no JSON object."""
+    value = json.loads(text.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def _metrics_line(file: Path, n: int, text: bytes) -> dict[str, Any]:
+    try:
+        line = _object(text)
+        step = line.get("step")
+        if type(step) is not int or not 0 <= step < 2**53 or not isinstance(line.get("values"), dict):
+            raise ValueError("no step with its values")
+    except (ValueError, RecursionError) as e:
+        raise RunFolderError(f"{file}, line {n} cannot be read ({e}): remove that line") from None
+    return line
 
 
 def _trace_row(scored: Scored, step: int, advantage: float | None) -> dict[str, Any]:
@@ -212,18 +247,23 @@ def open_run(path: Path, recipe: Resolved, *, stage: str, model: str, resume: bo
 
     Raises RunFolderError if another process writes there, or if it holds a run and `resume` is false, or another recipe's run."""
     run = RunFolder(path)
-    existed = (path / "run.json").exists()
-    if not existed and path.exists() and any(p.name != "lock" for p in path.iterdir()):
+    if path.is_dir() and not _may_hold({p.name for p in path.iterdir()}):
         raise RunFolderError(f"{path} exists and holds no run: name an empty or a new folder")
     with locked(path):
+        existed = (path / "run.json").exists()
         if existed and not resume:
             raise RunFolderError(f"{path} already holds a run: add --resume to go on with it, or name another --out")
         if existed:
-            _same_run(run, recipe, stage)
+            _same_run(run, recipe, stage, model)
         else:
             save_recipe(recipe, path / "recipe.toml")
             run.set_info(stage=stage, name=recipe.name, model=model, seed=recipe.seed, machine=machine(), started=time.time())
-        yield from _with_state(run)
+        try:
+            yield from _with_state(run)
+        except UserError:
+            if not existed:
+                _take_back(path)
+            raise
 
 
 @contextmanager
@@ -242,6 +282,17 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _may_hold(names: set[str]) -> bool:
+    """A run, or what a kill at its very start left: with our lock in it, a recipe.toml is no person's own."""
+    return not names or "run.json" in names or ("lock" in names and names <= BEGUN)
+
+
+def _take_back(path: Path) -> None:
+    """Of a new run that could not be done as asked: remove the folder, unless work was written into it."""
+    if {p.name for p in path.iterdir()} <= BEGUN:
+        shutil.rmtree(path)
+
+
 def _with_state(run: RunFolder) -> Iterator[RunFolder]:
     if run.info().get("state") != "done":
         run.set_info(state="running", pid=os.getpid())
@@ -256,15 +307,19 @@ def _with_state(run: RunFolder) -> Iterator[RunFolder]:
         raise
 
 
-def _same_run(run: RunFolder, recipe: Resolved, stage: str) -> None:
-    if run.info()["stage"] != stage:
-        raise RunFolderError(f"{run.path} holds a run of `magistral {run.info()['stage']}`, not of `{stage}`: name another --out")
+def _same_run(run: RunFolder, recipe: Resolved, stage: str, model: str) -> None:
+    info = run.info()
+    if info.get("stage") != stage:
+        raise RunFolderError(f"{run.path} holds a run of `magistral {info.get('stage')}`, not of `{stage}`: name another --out")
     try:
         before = type(recipe).model_validate(tomllib.loads((run.path / "recipe.toml").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         before = None
     if before != recipe:
         raise RunFolderError(f"{run.path} was started with another recipe (see its recipe.toml): name another --out")
+    named = str(info.get("model"))
+    if Path(named).resolve() != Path(model).resolve():
+        raise RunFolderError(f"{run.path} was started with the model {named}, not {model}: name that one, or another --out")
 
 
 def require_space(path: Path, n_bytes: int) -> None:

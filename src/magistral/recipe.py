@@ -6,9 +6,10 @@ beside each value where it comes from ("paper, section" or "chosen: why").
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -16,6 +17,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from magistral.errors import RecipeError
 from magistral.recipe_data import Curation, Distill, Section
 from magistral.registry import nearest
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+MAX_BYTES = 2**20
+"""Of a recipe's file (chosen: hundreds of times the longest)."""
 
 
 class Scratch(Section):
@@ -74,7 +79,7 @@ class Family(Section):
     """One group of like problems of the source."""
 
     name: str
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, lt=1e9)
     """Share of the problems, relative to the other families."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Handed to the source's own generator."""
@@ -134,7 +139,7 @@ class Training(Section):
     lr: float = Field(gt=0)
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     max_grad_norm: float = Field(default=1.0, gt=0)
     micro_batch_tokens: int = Field(default=1024, gt=0)
     """Tokens in one forward and backward pass: bounds memory, changes nothing else."""
@@ -206,7 +211,7 @@ class Resolved(Section):
     """What a run's recipe.toml holds, whichever verb wrote it."""
 
     name: str
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class Recipe(Resolved):
@@ -257,11 +262,17 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Raises RecipeError, one line for each fault."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise RecipeError(f"{path} is over {MAX_BYTES} bytes long: it is no recipe")
+        data = tomllib.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise RecipeError(f"{path}: {e}") from None
+    except OSError as e:
+        raise RecipeError(f"{path} cannot be read: {e.strerror}") from None
+    except (ValueError, RecursionError) as e:
+        raise RecipeError(f"{path} is no TOML: {e}") from None
     for item in overrides:
         _override(data, item)
     try:
@@ -281,9 +292,15 @@ def _override(data: dict[str, Any], item: str) -> None:
     if not separator or not all(keys):
         raise RecipeError(f"--set {item!r}: write SECTION.KEY=VALUE")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string, as on any command line
+        item.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RecipeError(f"--set {item!r}: write it in UTF-8") from None
+    try:
+        value, *more = tomllib.loads(f"value = {text}").values()
+    except (ValueError, RecursionError):
+        value, more = text, []  # a bare word is a string, as on any command line
+    if more:
+        raise RecipeError(f"--set {item!r}: write one key, and each other one after a --set of its own")
     for key in keys[:-1]:
         data = data.setdefault(key, {})
         if not isinstance(data, dict):
@@ -298,7 +315,7 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{where!r} is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
+    given = "" if isinstance(fault["input"], dict) else f" (got {reprlib.repr(fault['input'])})"
     return f"{where}: {message}{given}" if where else message
 
 

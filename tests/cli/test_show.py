@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 
-def show(*arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "import typer; from magistral.cli.show import command; typer.run(command)"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=os.environ)
+def show(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "magistral", "show", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
 def test_it_prints_the_summary_and_the_path_of_the_report(tmp_path: Path) -> None:
@@ -21,3 +21,15 @@ def test_it_prints_the_summary_and_the_path_of_the_report(tmp_path: Path) -> Non
     assert "killed" in done.stdout
     assert done.stdout.endswith(f"report: {tmp_path}/report.html\n")
     assert "<!doctype html>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_name_is_no_markup_and_a_terminal_without_utf_8_is_enough(tmp_path: Path) -> None:
+    for name in ("eval-[b]", "eval-[red]é"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"stage": "eval", "state": "done"}))
+        (tmp_path / name / "eval.json").write_text(json.dumps({"scores": {"pass_at_1": 0.5, "maj_at_[/i]": 0.5}}))
+    done = show(str(tmp_path), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n[b] " in done.stdout
+    assert "[red]\\xe9" in done.stdout
+    assert "maj@[/i]" in done.stdout

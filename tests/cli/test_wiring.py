@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from magistral.cli.wiring import read_recipe
+from magistral.cli.wiring import progress, read_recipe
 from magistral.errors import RecipeError, UnknownName, UserError
 from magistral.text.versions import version_of
 from magistral.verifiers.sandbox.host import weaker
@@ -47,3 +47,11 @@ def test_an_isolation_that_this_host_does_not_give_is_missed_before_anything_sta
     assert not read_recipe(NANO, None).reward.require_isolation
     with pytest.raises(UserError, match=r"isolation bubblewrap\+cgroups is required, and this host gives"):
         read_recipe(NANO, ["reward.require_isolation=true"])
+
+
+def test_a_bar_shows_a_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("eval: a[/b]", 1) as advance:
+        advance(1, "[red]")
+    shown = capsys.readouterr().err
+    assert "eval: a[/b]" in shown
+    assert "[red]" in shown

@@ -9,9 +9,9 @@ import pytest
 
 from magistral.engines.ask import FAILED_IN_A_ROW, Answer, Asked, Asker, Journal
 from magistral.engines.base import EngineFailed, Request, Written
-from magistral.engines.scripted import ScriptedEngine
+from magistral.engines.scripted import Script, ScriptedEngine
 from magistral.errors import RunFailed, RunFolderError
-from magistral.text.tokens import byte_tokenizer
+from magistral.text.tokens import Tokenizer, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 QUESTIONS = [(i, f"q{i}", "x" * (1 + (7 * i) % 20)) for i in range(40)]
@@ -44,11 +44,20 @@ class Failing(ScriptedEngine):
 
     lengths: frozenset[int] = frozenset()
 
+    def __init__(self, script: Script, tokenizer: Tokenizer) -> None:
+        super().__init__(script, tokenizer)
+        self._bad: list[Request] = []
+
+    def submit(self, request: Request) -> None:
+        super().submit(request)
+        if len(request.prompt) in self.lengths:
+            self._bad.append(request)
+
     def step(self) -> list[Written]:
-        for request in list(self._waiting):
-            if len(request.prompt) in self.lengths:
-                self.cancel(request.key)
-                raise EngineFailed("no answer", request.key)
+        if self._bad:
+            bad = self._bad.pop(0)
+            self.cancel(bad.key)
+            raise EngineFailed("no answer", bad.key)
         return super().step()
 
 

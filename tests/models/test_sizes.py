@@ -50,6 +50,11 @@ def test_every_version_that_is_known_has_its_sizes() -> None:
     assert set(SIZES) == set(VERSIONS) - {"text"}
 
 
+def test_a_rope_that_would_turn_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(ModelError, match="rope_theta cannot be 1e-300"):
+        sizes_from_config({**TIED.to_config(), "rope_theta": 1e-300})
+
+
 def test_a_rope_that_is_stretched_is_refused_in_every_form() -> None:
     with pytest.raises(ModelError, match="rope scaling"):
         sizes_from_config({**TIED.to_config(), "rope_scaling": {"type": "linear", "factor": 2}})

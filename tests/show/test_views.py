@@ -101,8 +101,20 @@ def test_a_loss_that_is_not_a_number_is_said_and_not_drawn(make_run: RunMaker) -
     assert "<svg" not in render(runs, title="sft")
 
 
+@pytest.mark.parametrize(
+    "values",
+    [(1e308, -1e308), (1e308, 1e308), (5e-324, 0.0), (1e16, 1e16 + 2), (-5e-324, -5e-324)],
+    ids=["over the largest difference", "the largest", "under the least", "nearly the same", "least and the same"],
+)
+def test_any_finite_number_is_drawn(values: tuple[float, ...], make_run: RunMaker) -> None:
+    runs = read_runs(make_run("sft", stage="sft", metrics=[{"loss": value} for value in values]))
+    assert "loss" in in_terminal(runs)
+    assert "<svg" in render(runs, title="sft")
+
+
 def test_hostile_text_is_inert_in_the_terminal(make_run: RunMaker, scored: Maker) -> None:
-    shown = in_terminal(read_runs(make_run("rl", kept=[scored(text=HOSTILE)])), width=300)
+    folder = make_run("rl", kept=[scored(HOSTILE, text=HOSTILE)], state=HOSTILE, error=HOSTILE)
+    shown = in_terminal(read_runs(folder), width=300)
     assert not set(shown) & set(map(chr, [*range(10), *range(11, 32), 127]))
     assert "[red]␛]0;owned␇␛[2J␀" in shown  # and rich took it for no markup
 
@@ -169,9 +181,12 @@ def test_the_report_keeps_a_bounded_number_of_completions_evenly(
 
 def test_a_text_without_end_is_cut(make_run: RunMaker, monkeypatch: pytest.MonkeyPatch, scored: Maker) -> None:
     monkeypatch.setattr(page, "MAX_CHARACTERS", 5)
-    runs = read_runs(make_run("rl", kept=[scored(text="abcdefgh")]))
-    assert "abcde\n… (3 more characters)" in render(runs, title="rl")
-    assert len(in_terminal(read_runs(make_run("long", kept=[scored(text="x\n" * 1000)]))).splitlines()) < 80
+    runs = read_runs(make_run("rl", kept=[scored(text="abcdefgh", family="ijklmnop")]))
+    shown = render(runs, title="rl")
+    assert "abcde\n… (3 more characters)" in shown
+    assert "ijklmnop" not in shown
+    long = scored("p\n" * 1000, text="x\n" * 1000)
+    assert len(in_terminal(read_runs(make_run("long", kept=[long]))).splitlines()) < 110
 
 
 def test_a_report_that_cannot_be_written_says_so(make_run: RunMaker, tmp_path: Path) -> None:

@@ -245,10 +245,14 @@ def test_a_template_in_a_file_of_its_own(chat: Tokenizer, tmp_path: Path) -> Non
             {"tokenizer_config.json": '{"eos_token": "<|im_end|>", "chat_template": [{"name": "tools", "template": "a"}]}'},
             "default",
         ),
+        ({"tokenizer_config.json": '{"eos_token": "<|im_end|>", "chat_template": [{"x": 1}, 5]}'}, "default"),
+        ({"tokenizer_config.json": '{"eos_token": "<|im_end|>", "chat_template": 5}'}, "its chat_template is no text"),
+        ({"tokenizer_config.json": '{"eos_token": 5}'}, "names no eos_token"),
     ],
     ids=[
         *("nothing there", "broken vocabulary", "broken configuration", "configuration of another form", "no end"),
-        *("an end that the vocabulary lacks", "templates without a default"),
+        *("an end that the vocabulary lacks", "templates without a default", "templates without names"),
+        *("a template that is a number", "an end that is a number"),
     ],
 )
 def test_an_incomplete_folder_is_a_model_error(chat: Tokenizer, tmp_path: Path, files: dict[str, str], says: str) -> None:

@@ -156,7 +156,12 @@ def test_a_restored_trainer_goes_on_bit_for_bit(lora: Lora | None, tiny: Tiny, t
 
 def test_a_state_of_another_recipe_or_a_broken_one_is_refused_and_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
     Trainer(tiny(), rl(lora=LORA), seed=0).save(tmp_path / "lora.pt")
+    Trainer(tiny(), rl(), seed=0).save(whole := tmp_path / "whole.pt")
     (tmp_path / "broken.pt").write_bytes(b"not a state")
+    (tmp_path / "hello.pt").write_bytes(b"hello")
+    torch.save({}, tmp_path / "other.pt")
+    torch.save([1], tmp_path / "list.pt")
+    torch.save({**torch.load(whole), "optimizer": {}}, tmp_path / "half.pt")
     (tmp_path / "empty.pt").write_bytes(b"")
     model = tiny(seed=3)
     trainer, before = Trainer(model, rl(), seed=0), state(model)
@@ -164,6 +169,10 @@ def test_a_state_of_another_recipe_or_a_broken_one_is_refused_and_changes_nothin
         ("lora.pt", "another recipe"),
         ("broken.pt", "cannot be read"),
         ("empty.pt", "cannot be read"),
+        ("hello.pt", "cannot be read"),
+        ("other.pt", "cannot be read"),
+        ("list.pt", "cannot be read"),
+        ("half.pt", "cannot be read .*: remove its folder to go on from the checkpoint before"),
         ("no.pt", "no.pt"),
     ):
         with pytest.raises(RunFolderError, match=message):

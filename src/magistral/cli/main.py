@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from io import BytesIO, TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -29,7 +30,8 @@ from magistral.cli import (
     sft,
     show,
 )
-from magistral.errors import DiscFull, MagistralError
+from magistral.errors import DiscFull, MagistralError, RunFailed, UserError
+from magistral.show.visible import visible
 
 app = typer.Typer(name="magistral", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for verb in (curate, distill, sft, rl, eval, serve, chat, show, convert, plan, grade):
@@ -37,6 +39,8 @@ for verb in (curate, distill, sft, rl, eval, serve, chat, show, convert, plan, g
 app.command("bench-verifiers")(bench_verifiers.command)
 for group in (sandbox.app, keys.app, audit.app):
     app.add_typer(group)
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+"""How torch says it, of the machine and of a card."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,18 +62,38 @@ def main() -> None:
     """Run a verb. Leaves with 0, 1 for a run that failed, 2 for something that cannot be done as asked, 130 for Ctrl-C.
 
     typer itself turns Ctrl-C into 130, a usage error into 2, and a reader that went away (as `| head`) into a quiet 1."""
+    if sys.stdin is None:  # closed: nobody answers
+        sys.stdin = TextIOWrapper(BytesIO())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to lose a run
     try:
         app()
-    except MagistralError as e:
-        _leave(e)
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except KeyboardInterrupt:  # a second one, while typer was still at the first
+        sys.exit(130)
+    except (MagistralError, OSError, MemoryError, RuntimeError) as e:
+        told = _told(e)
+        if told is None:
             raise
-        where = f" at {e.filename}" if e.filename else ""
-        _leave(DiscFull(f"no space left on the disc{where}: free some, then run the same command with --resume"))
+        _leave(told)
+
+
+def _told(error: Exception) -> MagistralError | None:
+    """What happened, as a person may hear it; None where it is a bug of ours."""
+    if isinstance(error, MagistralError):
+        return error
+    if isinstance(error, OSError):
+        where = f" at {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiscFull(f"no space left on the disc{where}: free some, then run the same command with --resume")
+        if where:
+            return UserError(f"{error.strerror}{where}: name another place, or make this one fit to be read and written")
+    elif isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
+        return RunFailed("not enough memory: ask for less at once or a smaller model; `magistral plan MODEL` says what fits")
+    return None
 
 
 def _leave(error: MagistralError) -> NoReturn:
     for line in str(error).splitlines() or [type(error).__name__]:
-        typer.echo(f"magistral: error: {line}", err=True)
+        typer.echo(f"magistral: error: {visible(line)}", err=True)  # it may quote a file that is not to be trusted
     sys.exit(error.exit_code)

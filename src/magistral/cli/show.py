@@ -20,11 +20,12 @@ def command(
     from magistral.show.read import read_runs
     from magistral.show.report import write_report
     from magistral.show.terminal import show_runs
+    from magistral.show.visible import visible
 
     runs = read_runs(run)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     show_runs(runs, console)
     path = report or run / "report.html"
     write_report(runs, path, title=run.resolve().name)
     console.print()
-    console.print(f"report: {path}", markup=False, soft_wrap=True)
+    console.print(f"report: {visible(str(path))}", soft_wrap=True)

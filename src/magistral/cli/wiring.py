@@ -31,7 +31,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the recipe; may be given again."),
 ]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Torch threads of this process.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Torch threads of this process.")]
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="The server's folder.", show_default="~/.local/share/magistral, or under $XDG_DATA_HOME"),
@@ -127,14 +127,14 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def advance(n: int, note: str | None = None) -> None:

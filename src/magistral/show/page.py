@@ -60,8 +60,8 @@ def cut(text: str) -> str:
 
 
 def _finalized(value: Any) -> Any:
-    """Every value that the template prints goes through here: nothing shows a control character."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Every value that the template prints goes through here: nothing shows a control character, or is endless."""
+    return visible(cut(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _asset(name: str) -> str:

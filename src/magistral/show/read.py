@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral.errors import RunFolderError
-from magistral.log import read_run
+from magistral.log import read_object, read_run
 
 PARTS = ("format", "correctness", "length", "language")
 """Of the reward, in the order in which they are judged."""
@@ -107,20 +106,31 @@ def read_runs(path: Path) -> list[Run]:
 
 def _read(path: Path) -> Run:
     folder = read_run(path)
+    info, lines = folder.info(), folder.metrics()
     try:
-        info, lines = folder.info(), folder.metrics()
         kept = tuple(sorted(map(_kept, folder.traces()), key=lambda k: k.step))  # a failed step's batch has a name of its own
         file = path / "eval.json"
-        evaluation = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        metrics = tuple((int(line["step"]), _numbers(line["values"])) for line in lines)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise RunFolderError(f"{path} holds a run with a file that cannot be read ({type(e).__name__}: {e})") from None
-    if lines:
-        info["last_seen"] = lines[-1].get("time")
-    return Run(
-        name=path.resolve().name, stage=str(info.get("stage", "")), state=folder.state, info=info,
-        metrics=metrics, evaluation=evaluation, kept=kept,
-    )  # fmt: skip
+        evaluation = read_object(file) if file.exists() else {}
+        metrics = tuple((line["step"], _numbers(line["values"])) for line in lines)
+        if lines:
+            info["last_seen"] = lines[-1].get("time", 0)
+        _require_kinds(info)
+        run = Run(
+            name=path.resolve().name, stage=str(info.get("stage", "")), state=folder.state, info=info,
+            metrics=metrics, evaluation=evaluation, kept=kept,
+        )  # fmt: skip
+        _ = run.scores, run.families  # a broken one is told here, not in the middle of a view
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+        said = f"{type(e).__name__}: {e}".partition("\n")[0]
+        raise RunFolderError(f"{path} holds a run with a file that cannot be read ({said})") from None
+    return run
+
+
+def _require_kinds(info: Mapping[str, Any]) -> None:
+    """Raises TypeError where a value of run.json is of no use to the views."""
+    for name, kind in (("started", int | float), ("seconds", int | float), ("last_seen", int | float), ("machine", dict)):
+        if name in info and not isinstance(info[name], kind):
+            raise TypeError(f"{name} cannot be {info[name]!r}")
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -129,15 +139,18 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _kept(row: Mapping[str, Any]) -> Kept:
     versions = row["versions"] or [0]
-    same = ("step", "problem_id", "family", "question", "reference", "thinking", "summary", "text", "well_formed", "fault")
+    texts = ("problem_id", "family", "question", "reference", "thinking", "summary", "text", "fault", "outcome", "reason")
     return Kept(
-        **{name: row[name] for name in (*same, "outcome", "reason", "answer", "finish", "advantage")},
+        **{name: str(row[name]) for name in (*texts, "answer", "finish")},
+        step=int(row["step"]),
+        well_formed=bool(row["well_formed"]),
+        advantage=None if row["advantage"] is None else float(row["advantage"]),
         parts={part: float(row[f"reward_{part}"]) for part in PARTS},
-        reasons=tuple(row["reward_reasons"] or ()),
+        reasons=tuple(map(str, row["reward_reasons"] or ())),
         total=float(row["reward_total"]),
         n_tokens=len(row["tokens"] or ()),
-        first_version=versions[0],
-        last_version=versions[-1],
+        first_version=int(versions[0]),
+        last_version=int(versions[-1]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -39,11 +40,13 @@ def sparkline(values: Sequence[float], width: int = 48) -> str:
         means.append(sum(piece) / len(piece))
     low, span = min(means, default=0.0), max(means, default=0.0) - min(means, default=0.0)
     top = len(_BARS) - 1
-    return "".join(_BARS[int((m - low) / span * top + 0.5) if span else top // 2] for m in means)
+    return "".join(_BARS[int((m - low) / span * top + 0.5) if 0 < span < math.inf else top // 2] for m in means)
 
 
 def headline(run: Run) -> Text:
-    text = Text.assemble((visible(run.name), "bold"), "  ", run.stage, "  ", (run.state, _STYLES.get(run.state, "")))
+    text = Text.assemble(
+        (visible(run.name), "bold"), "  ", visible(run.stage), "  ", (visible(run.state), _STYLES.get(run.state, ""))
+    )
     text.append(f"  {visible(str(run.info.get('model', '')))}  {duration(run.seconds)}", style="dim")
     if run.state == "failed" and "error" in run.info:
         text.append(f"\n{visible(str(run.info['error']))}", style="red")
@@ -110,7 +113,7 @@ def _show_many(runs: Sequence[Run], console: Console) -> None:
         console.print(_scores(evals))
     for before, after in before_and_after(runs):
         console.print()
-        question, reference = visible(after.question), visible(after.reference)
+        question, reference = _shortened(after.question), _shortened(after.reference)
         console.print(Text.assemble(("held-out problem  ", "dim"), (question, "bold"), (f"  ({reference})", "dim")))
         for name, kept in (("before", before), ("after", after)):
             _print_completion(kept, console, heading=name)
@@ -134,10 +137,10 @@ def _scores(evals: Sequence[Run]) -> Table:
 
 def _print_completion(kept: Kept, console: Console, heading: str = "") -> None:
     style = "green" if kept.outcome == "right" else "yellow"
-    verdict = Text.assemble((heading + "  " if heading else "", "bold"), (kept.outcome, style))
-    verdict.append(f"  reward {kept.total:.2f}  {kept.n_tokens} tokens  {visible(kept.reason)}", style="dim")
+    verdict = Text.assemble((heading + "  " if heading else "", "bold"), (visible(kept.outcome), style))
+    verdict.append(f"  reward {kept.total:.2f}  {kept.n_tokens} tokens  {_shortened(kept.reason)}", style="dim")
     if not heading:
-        console.print(Text(visible(kept.question), style="bold"))
+        console.print(Text(_shortened(kept.question), style="bold"))
     console.print(verdict)
     if kept.thinking or kept.summary:
         blocks = [Text(_shortened(kept.thinking), style="dim italic"), Text(_shortened(kept.summary))]

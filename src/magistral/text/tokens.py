@@ -157,9 +157,12 @@ def _template_of(config: dict[str, Any], folder: Path) -> str:
     """The configuration's, else chat_template.jinja, else ChatML."""
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name, as older folders have them
-        template = {t["name"]: t["template"] for t in template}.get("default")
+        named = (t for t in template if isinstance(t, dict) and t.get("name") == "default")
+        template = next(named, {}).get("template")
         if template is None:
             raise ModelError(f"{folder / 'tokenizer_config.json'} has several chat templates and none named default")
+    if not isinstance(template, str | None):
+        raise ModelError(f"{folder / 'tokenizer_config.json'}: its chat_template is no text")
     file = folder / "chat_template.jinja"
     return template or (file.read_text(encoding="utf-8") if file.exists() else CHATML)
 
@@ -216,4 +219,5 @@ def _specials(backend: Backend) -> frozenset[str]:
 
 
 def _text_of(token: Any) -> str | None:
-    return token.get("content") if isinstance(token, dict) else token
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None

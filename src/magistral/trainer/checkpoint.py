@@ -45,16 +45,27 @@ def restore_newest(run: RunFolder, trainer: Trainer) -> dict[str, Any] | None:
     if not found:
         run.forget_after(0)
         return None
-    try:
-        state: dict[str, Any] = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise RunFolderError(f"{found[-1]}/state.json cannot be read: {e}") from None
+    state = _read_state(found[-1] / "state.json")
     trainer.restore(found[-1] / "trainer.pt")
     run.forget_after(state["step"])
     return state
 
 
+def _read_state(file: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        if type(state["step"]) is not int:
+            raise ValueError("its step is no whole number")
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise RunFolderError(f"{file} cannot be read ({e!r}): remove its folder to go on from the checkpoint before") from None
+    return dict(state)
+
+
 def keep_only(run: RunFolder, names: Collection[str]) -> None:
+    """Each of the others loses its name first: a kill leaves no half of a checkpoint to be gone on from."""
+    removed = run.checkpoints / ".removed"
     for old in checkpoints(run):
         if old.name not in names:
-            shutil.rmtree(old)
+            shutil.rmtree(removed, ignore_errors=True)
+            old.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)

@@ -18,6 +18,9 @@ from magistral.trainer.collate import Item, MicroBatch, collate
 from magistral.trainer.lora import add_lora, merged_weights
 from magistral.trainer.loss import grpo_loss, is_clipped, sft_loss
 
+BROKEN = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
+"""What torch says of a file that is cut short or not its own."""
+
 
 class Trainer:
     """Changes `model` in place (and puts LoRA into it where the recipe says so)."""
@@ -87,18 +90,21 @@ class Trainer:
 
     def restore(self, file: Path) -> None:
         """Raises RunFolderError if the file is of another recipe or cannot be read."""
+        parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         try:
             state: dict[str, Any] = torch.load(file, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as e:
-            raise RunFolderError(f"{file} cannot be read: {e}") from None
-        parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state["trained"].items()}:
-            raise RunFolderError(f"{file} is of another recipe: it holds other weights than this one trains")
-        with torch.no_grad():
-            for name, tensor in state["trained"].items():
-                parameters[name].copy_(tensor)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.n_steps = state["n_steps"]
+            if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state["trained"].items()}:
+                raise RunFolderError(f"{file} is of another recipe: it holds other weights than this one trains")
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.n_steps = int(state["n_steps"])
+            with torch.no_grad():
+                for name, tensor in state["trained"].items():
+                    parameters[name].copy_(tensor)
+        except BROKEN as e:
+            said = f"{type(e).__name__}: {e}".partition("\n")[0]
+            raise RunFolderError(
+                f"{file} cannot be read ({said}): remove its folder to go on from the checkpoint before"
+            ) from None
 
     def _accumulate(self, micro: MicroBatch) -> dict[str, float]:
         logp_N, entropy = self._logp(micro)

@@ -108,12 +108,21 @@ def test_other_families_keep_their_question() -> None:
         ),
         (Family(name="chain_sum", options={"min_terms": 5, "max_terms": 3}), "max_terms must be >= min_terms"),
         (Family(name="chain_sum", options={"min_terms": "two"}), "chain_sum refuses its options"),
+        (Family(name="chain_sum", options={"min_digits": 5000, "max_digits": 5000}), "chain_sum refuses its options"),
         (
             Family(name="chain_sum", options={"min_terms": 1, "max_terms": 1, "max_digits": 1}),
             "'chain_sum' gave too few different problems in 1400 draws, 40 are asked for",
         ),
     ],
-    ids=["unknown family", "unknown option", "an option that is ours", "impossible options", "option of a wrong type", "too few"],
+    ids=[
+        "unknown family",
+        "unknown option",
+        "an option that is ours",
+        "impossible options",
+        "option of a wrong type",
+        "option of a wrong type, found late",
+        "too few",
+    ],
 )
 def test_a_family_that_cannot_be_had_says_what_to_change(family: Family, expected: str) -> None:
     with pytest.raises(RecipeError) as caught:

@@ -7,8 +7,9 @@ import hashlib
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from magistral.curation.sources.base import SOURCES
 from magistral.errors import RecipeError
@@ -110,11 +111,23 @@ def _items(family: Family, *, seed: int, size: int) -> Iterator[dict[str, Any]]:
             )
         if option not in known:
             raise RecipeError(f"problems.families: {family.name} has no option {option!r}; {nearest(option, known)}")
-    try:
+    with _accepted(family):
         dataset = package.create_dataset(family.name, seed=seed, size=size, **family.options)
-    except (AssertionError, TypeError, ValueError) as e:
+    return (_made(dataset, i, family) for i in range(size))  # its own iterator begins anew at every `for`
+
+
+def _made(dataset: Any, index: int, family: Family) -> dict[str, Any]:
+    with _accepted(family):
+        return cast(dict[str, Any], dataset[index])
+
+
+@contextmanager
+def _accepted(family: Family) -> Iterator[None]:
+    """Some options the package refuses at once, some only when it makes a problem."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as e:
         raise RecipeError(f"problems.families: {family.name} refuses its options {family.options}: {e}") from e
-    return (dataset[i] for i in range(size))  # its own iterator begins anew at every `for`
 
 
 def _package() -> Any:

@@ -219,7 +219,7 @@ class NativeEngine:
             end += piece.span.n
             wanted += range(end - piece.n_drawn, end)
         if not wanted:
-            return hidden.new_empty(0, self.model.sizes.n_words)
+            return torch.empty(0, self.model.sizes.n_words, device=device)
         logits: Tensor = self.model.lm_head(hidden[torch.tensor(wanted, dtype=torch.long, device=device)])
         return logits
 
