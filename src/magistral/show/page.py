@@ -33,7 +33,6 @@ def render_page(template: str, *, title: str, **values: Any) -> str:
     style, script = _asset("report.css"), _asset("report.js")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalized)
     environment.globals.update(duration=duration, number=number, percent=percent, whisker=whisker)
-    environment.filters["cut"] = cut
     return environment.from_string(_asset(template)).render(
         title=title,
         policy=_POLICY.format(style=_sha256(style), script=_sha256(script)),
