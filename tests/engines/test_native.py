@@ -121,9 +121,9 @@ def test_a_completion_ends_with_a_stop_text_wherever_its_tokens_begin(stop: tupl
 
 def test_a_completion_ends_with_a_stop_token(tiny: Tiny) -> None:
     (free,) = write(tiny(), ask(5, 9))
-    (written,) = write(tiny(), ask(5, 9, stop_tokens=(free.tokens[3],)))
-    assert written.tokens == free.tokens[: free.tokens.index(free.tokens[3]) + 1]
-    assert written.finish is Finish.STOP
+    end = free.tokens[3]
+    (written,) = write(tiny(), ask(5, 9, stop_tokens=(end,)))
+    assert (written.tokens, written.finish) == (free.tokens[: free.tokens.index(end) + 1], Finish.STOP)
 
 
 @pytest.mark.parametrize("terms", [{}, {"temperature": 0.5}, {"temperature": 0.0}, {"top_k": 1}], ids=str)
@@ -146,7 +146,7 @@ def test_the_likeliest_tokens_of_each_place_are_a_full_forward_s(tiny: Tiny) -> 
 
 
 class Even:
-    """A mask that lets even tokens through, until one was forced that is not."""
+    """Lets even tokens through, until one was forced that is not."""
 
     def __init__(self) -> None:
         self.over = False
