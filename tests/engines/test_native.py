@@ -133,9 +133,9 @@ def test_forced_tokens_have_the_model_s_own_log_probability(terms: dict[str, Any
     engine.step()
     engine.force("", 0, [7, 3, 7, 1])
     (written,) = finish(engine)
-    expected = full_logprobs(tiny(), written, terms.get("temperature") or 1.0)
+    own = full_logprobs(tiny(), written, terms.get("temperature") or 1.0)
     assert written.forced == [1, 2, 3, 4]
-    assert written.logprobs[1:5] == pytest.approx([float(expected[i, written.tokens[i]]) for i in range(1, 5)], abs=1e-4)
+    assert written.logprobs[1:5] == pytest.approx([float(own[i, written.tokens[i]]) for i in range(1, 5)], abs=1e-4)
 
 
 def test_the_likeliest_tokens_of_each_place_are_a_full_forward_s(tiny: Tiny) -> None:
