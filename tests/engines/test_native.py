@@ -160,8 +160,7 @@ class Even:
 
 def test_a_masked_completion_has_log_probabilities_of_what_is_left_and_ends_when_nothing_is(tiny: Tiny) -> None:
     model = tiny()
-    engine = new_engine(model)
-    engine.submit(ask(5, 9, 2, n=20, mask=Even))
+    (engine := new_engine(model)).submit(ask(5, 9, 2, n=20, mask=Even))
     while not engine.partial() or len(engine.partial()[0].tokens) < 6:
         engine.step()
     engine.force("", 0, [8, 9])
