@@ -121,9 +121,9 @@ def test_a_completion_ends_with_a_stop_text_wherever_its_tokens_begin(stop: tupl
 
 def test_a_completion_ends_with_a_stop_token(tiny: Tiny) -> None:
     (free,) = write(tiny(), ask(5, 9))
-    (written,) = write(tiny(), ask(5, 9, stop_tokens=(free.tokens[3],)))
-    assert written.tokens == free.tokens[: free.tokens.index(free.tokens[3]) + 1]
-    assert written.finish is Finish.STOP
+    end = free.tokens[3]
+    (written,) = write(tiny(), ask(5, 9, stop_tokens=(end,)))
+    assert (written.tokens, written.finish) == (free.tokens[: free.tokens.index(end) + 1], Finish.STOP)
 
 
 @pytest.mark.parametrize("terms", [{}, {"temperature": 0.5}, {"temperature": 0.0}, {"top_k": 1}], ids=str)
@@ -133,9 +133,9 @@ def test_forced_tokens_have_the_model_s_own_log_probability(terms: dict[str, Any
     engine.step()
     engine.force("", 0, [7, 3, 7, 1])
     (written,) = finish(engine)
-    expected = full_logprobs(tiny(), written, terms.get("temperature") or 1.0)
+    own = full_logprobs(tiny(), written, terms.get("temperature") or 1.0)
     assert written.forced == [1, 2, 3, 4]
-    assert written.logprobs[1:5] == pytest.approx([float(expected[i, written.tokens[i]]) for i in range(1, 5)], abs=1e-4)
+    assert written.logprobs[1:5] == pytest.approx([float(own[i, written.tokens[i]]) for i in range(1, 5)], abs=1e-4)
 
 
 def test_the_likeliest_tokens_of_each_place_are_a_full_forward_s(tiny: Tiny) -> None:
@@ -146,7 +146,7 @@ def test_the_likeliest_tokens_of_each_place_are_a_full_forward_s(tiny: Tiny) -> 
 
 
 class Even:
-    """A mask that lets even tokens through, until one was forced that is not."""
+    """Lets even tokens through, until one was forced that is not."""
 
     def __init__(self) -> None:
         self.over = False
@@ -160,8 +160,7 @@ class Even:
 
 def test_a_masked_completion_has_log_probabilities_of_what_is_left_and_ends_when_nothing_is(tiny: Tiny) -> None:
     model = tiny()
-    engine = new_engine(model)
-    engine.submit(ask(5, 9, 2, n=20, mask=Even))
+    (engine := new_engine(model)).submit(ask(5, 9, 2, n=20, mask=Even))
     while not engine.partial() or len(engine.partial()[0].tokens) < 6:
         engine.step()
     engine.force("", 0, [8, 9])

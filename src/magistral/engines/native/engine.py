@@ -212,7 +212,7 @@ class NativeEngine:
         context = Ragged(self.cache, [piece.span for piece in pieces])
         device = context.positions.device
         tokens = torch.tensor([[token for piece in pieces for token in piece.tokens]], device=device)
-        hidden = self.model(tokens, context.positions[None], context)[0]
+        hidden: Tensor = self.model(tokens, context.positions[None], context)[0]
         wanted: list[int] = []
         end = 0
         for piece in pieces:
