@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from magistral.engines.base import Engine, Request, Written
+from magistral.engines.base import Begun, Engine, Request, Written
 from magistral.errors import UserError
 from magistral.flow import Finish
 from magistral.text.message import Message
@@ -204,3 +204,14 @@ class Contract:
         if option == "n_top":
             assert len(written.top) == len(written.tokens)
             assert all(0 < len(top) <= 2 for top in written.top)
+
+    def test_what_another_engine_began_is_gone_on_with(self, harness: Harness, engine: Engine) -> None:
+        if "begun" not in harness.able:
+            with pytest.raises(UserError, match="does not do begun"):
+                engine.submit(self.ask(harness, begun=(Begun(),)))
+            return
+        whole = self.write(harness, self.ask(harness, seeds=(1, 2, 3)))
+        halves = [Begun(tokens=tuple(w.tokens[:n]), logprobs=tuple(w.logprobs[:n]), versions=(0,) * n) for w, n in
+                  zip(whole, (len(whole[0].tokens), 2, 0), strict=True)]  # fmt: skip
+        engine.submit(self.ask(harness, seeds=(1, 2, 3), begun=tuple(halves)))
+        assert all(self.same(harness, one, other) for one, other in zip(finish(engine), whole, strict=True))

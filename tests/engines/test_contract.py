@@ -24,7 +24,7 @@ Tiny = Callable[..., Transformer]
 
 class Native:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "begun"})
     eos = EOS
 
     def __init__(self, tiny: Tiny) -> None:
@@ -45,7 +45,7 @@ class Native:
 
 class Scripted:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load", "stop", "n_top"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "stop", "n_top", "begun"})
 
     def __init__(self) -> None:
         self.tokenizer = byte_tokenizer()

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What is already written of a completion; [T] each, as in `Written`."""
+
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    versions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A group: one prompt, a completion for each seed."""
 
@@ -34,6 +43,8 @@ class Request:
     """How many of the likeliest tokens to report at each place, with their log-probabilities."""
     messages: tuple[Message, ...] = ()
     """The same prompt before it was laid out, for engines that are asked in text; `prompt` may then be empty."""
+    begun: tuple[Begun, ...] = ()
+    """Of each seed what another engine wrote: the completion goes on from there. One that has ended is given back at once."""
     key: Hashable = None
     """The caller's own name for it, given back with each completion."""
 
@@ -56,7 +67,16 @@ class Written:
     finish: Finish | None = None
 
 
-OPTIONS = ("top_k", "min_p", "stop", "n_top", "messages")
+def begin(request: Request) -> list[Written]:
+    """A completion for each seed, with what is begun of it."""
+    begun = request.begun or (Begun(),) * len(request.seeds)
+    return [
+        Written(request=request, index=i, tokens=list(b.tokens), logprobs=list(b.logprobs), versions=list(b.versions))
+        for i, b in enumerate(begun)
+    ]
+
+
+OPTIONS = ("top_k", "min_p", "stop", "n_top", "messages", "begun")
 """What a request may ask for beyond what every engine does."""
 
 
@@ -73,6 +93,8 @@ def require(request: Request, engine: str, able: Collection[str], *, window: int
             f"prompt of {len(request.prompt)} tokens, {len(request.seeds)} seeds, max_tokens={request.max_tokens}: "
             "each must be at least 1"
         )
+    if request.begun and len(request.begun) != len(request.seeds):
+        raise UserError(f"{len(request.begun)} begun completions for {len(request.seeds)} seeds: give one for each, or none")
     if window is not None and len(request.prompt) + request.max_tokens > window:
         raise UserError(
             f"a prompt of {len(request.prompt)} tokens and max_tokens={request.max_tokens} are over the window of {window}: "

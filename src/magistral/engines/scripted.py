@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING
 
-from magistral.engines.base import Request, Written, require
+from magistral.engines.base import Request, Written, begin, require
 from magistral.errors import UserError
 from magistral.flow import Finish
 from magistral.text.tokens import Tokenizer
@@ -32,7 +32,7 @@ class ScriptedEngine:
         return not self._waiting and not self._rows
 
     def submit(self, request: Request) -> None:
-        require(request, "scripted", ("stop", "n_top"), window=self.window)
+        require(request, "scripted", ("stop", "n_top", "begun"), window=self.window)
         if len(request.seeds) > self.n_slots:
             raise UserError(f"a group of {len(request.seeds)} does not fit in n_slots={self.n_slots}: raise n_slots")
         self._waiting.append(request)
@@ -53,16 +53,19 @@ class ScriptedEngine:
         while self._waiting and len(self._rows) + len(self._waiting[0].seeds) <= self.n_slots:
             self._enter(self._waiting.popleft())
         for written, script in self._rows:
-            self._write(written, script[len(written.tokens)])
+            if written.finish is None:
+                self._write(written, script[len(written.tokens)])
         done = [written for written, _ in self._rows if written.finish is not None]
         self._rows = [row for row in self._rows if row[0].finish is None]
         return done
 
     def _enter(self, request: Request) -> None:
         prompt = self.tokenizer.decode(request.prompt)
-        for i, seed in enumerate(request.seeds):
+        for written, seed in zip(begin(request), request.seeds, strict=True):
             tokens = [*self.tokenizer.encode(self.script(prompt, seed)), self.tokenizer.eos]
-            self._rows.append((Written(request=request, index=i), tokens))
+            if written.tokens:
+                self._end(written)
+            self._rows.append((written, tokens))
 
     def _write(self, written: Written, token: int) -> None:
         request = written.request
@@ -71,9 +74,13 @@ class ScriptedEngine:
         written.versions.append(self.version)
         if request.n_top:
             written.top.append([(token, 0.0)])
-        if token == self.tokenizer.eos or self._stops(written):
+        self._end(written)
+
+    def _end(self, written: Written) -> None:
+        """Mark it as ended if its last token ends it."""
+        if written.tokens[-1] == self.tokenizer.eos or self._stops(written):
             written.finish = Finish.STOP
-        elif len(written.tokens) == request.max_tokens:
+        elif len(written.tokens) >= written.request.max_tokens:
             written.finish = Finish.LENGTH
 
     def _stops(self, written: Written) -> bool:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from magistral.engines.base import Request, Written, require
+from magistral.engines.base import Request, Written, begin, require
 from magistral.engines.native.cache import Cache, Decode, Prefill
 from magistral.engines.native.draw import draw, uniforms
 from magistral.engines.native.int8 import Int8Linear, quantise_linears
@@ -46,7 +46,7 @@ class NativeEngine:
         return not self._waiting and not self._rows
 
     def submit(self, request: Request) -> None:
-        require(request, "native", (), window=self.window)
+        require(request, "native", ("begun",), window=self.window)
         if len(request.seeds) > self.n_slots:
             raise UserError(f"a group of {len(request.seeds)} does not fit in engine.n_slots={self.n_slots}: raise n_slots")
         self._waiting.append(request)
@@ -94,19 +94,27 @@ class NativeEngine:
         if not new:
             return
         start = len(self._rows)
-        prompt_of_row = [i for i, r in enumerate(new) for _ in r.seeds]
+        inputs: list[tuple[int, ...]] = []
+        prompt_of_row: list[int] = []
         for request in new:
-            self._rows += [Written(request=request, index=i) for i in range(len(request.seeds))]
+            rows = begin(request)
+            for row in rows:
+                if request.begun or row is rows[0]:  # a group's rows share its prompt, until they have tokens of their own
+                    inputs.append((*request.prompt, *row.tokens))
+                prompt_of_row.append(len(inputs) - 1)
+                if row.tokens:
+                    self._end(row)
+            self._rows += rows
             self._uniforms += [uniforms(seed, request.max_tokens) for seed in request.seeds]
-        longest = max(len(r.prompt) for r in new)
+        longest = max(map(len, inputs))
         self.cache.reserve(max(len(r.prompt) + r.max_tokens for r in new))
-        tokens = torch.tensor([[*r.prompt, *[self.eos] * (longest - len(r.prompt))] for r in new])
-        positions = torch.arange(longest)[None].expand(len(new), -1)
+        tokens = torch.tensor([[*i, *[self.eos] * (longest - len(i))] for i in inputs])
+        positions = torch.arange(longest)[None].expand(len(inputs), -1)
         context = Prefill(self.cache, slice(start, len(self._rows)), torch.tensor(prompt_of_row))
         hidden = self.model(tokens, positions, context)
-        ends = torch.tensor([len(r.prompt) for r in new])
+        ends = torch.tensor([len(i) for i in inputs])
         self.cache.lengths[start : len(self._rows)] = ends[prompt_of_row]
-        logits = self.model.lm_head(hidden[torch.arange(len(new)), ends - 1])
+        logits = self.model.lm_head(hidden[torch.arange(len(inputs)), ends - 1])
         self._write(logits[prompt_of_row], start)
 
     def _decode(self) -> None:
@@ -131,10 +139,14 @@ class NativeEngine:
             row.tokens.append(token)
             row.logprobs.append(logprob)
             row.versions.append(self.version)
-            if token == self.eos:
-                row.finish = Finish.STOP
-            elif len(row.tokens) == row.request.max_tokens:
-                row.finish = Finish.LENGTH
+            self._end(row)
+
+    def _end(self, row: Written) -> None:
+        """Mark it as ended if its last token ends it."""
+        if row.tokens[-1] == self.eos:
+            row.finish = Finish.STOP
+        elif len(row.tokens) >= row.request.max_tokens:
+            row.finish = Finish.LENGTH
 
     def _take_finished(self) -> list[Written]:
         done = [row for row in self._rows if row.finish is not None]
