@@ -20,9 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
+from types import SimpleNamespace
 from typing import Any
 
 from common import load_average, versions, write_results
@@ -143,7 +146,8 @@ def run_magistral(args: argparse.Namespace, *, full: bool) -> dict[str, Any]:
         tempfile.TemporaryDirectory() as folder,
         open_run(Path(folder) / "run", recipe, stage="rl", model="smollm2", resume=False) as run,
     ):
-        run_rl(recipe, model, tokenizer, problems, score, run, on_step=reports.append)
+        make_scorer = partial(nullcontext, SimpleNamespace(score=score))
+        run_rl(recipe, model, tokenizer, problems, make_scorer, run, on_step=reports.append)
     return {
         "seconds": [round(r.values["seconds"], 2) for r in reports[1:]],
         "tokens_mean": [round(r.values["tokens_mean"], 1) for r in reports[1:]],

@@ -4,6 +4,8 @@ run.json            what ran: stage, name, model, versions, machine, seed; `stat
 recipe.toml         the resolved recipe
 metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}
 traces/*.parquet    a row a completion, one file a step (columns: TRACE_SCHEMA)
+ledger/             what became of each asking, and what is written of those that are open (an rl run)
+waits.json          who waits for whom, since when (an rl run)
 checkpoints/        step-000010/: the model in Hugging Face format, and what the trainer needs to go on
 eval.json           scores with intervals (an eval run)
 """
@@ -228,7 +230,8 @@ def _same_run(run: RunFolder, recipe: Recipe, stage: str) -> None:
 
     if run.info()["stage"] != stage:
         raise RunFolderError(f"{run.path} holds a run of `magistral {run.info()['stage']}`, not of `{stage}`: name another --out")
-    if load_recipe(run.path / "recipe.toml") != recipe:
+    before = load_recipe(run.path / "recipe.toml")
+    if before.model_copy(update={"runtime": recipe.runtime}) != recipe:  # a run may go on elsewhere
         raise RunFolderError(f"{run.path} was started with another recipe (see its recipe.toml): name another --out")
 
 

@@ -34,8 +34,8 @@ def command(
         loaded, tokenizer, _, held_out = load("eval", checked, model, threads)
         from magistral.engines.native.engine import NativeEngine, Request
         from magistral.eval.run import run_eval
+        from magistral.pipeline.growing import completion_of
         from magistral.pipeline.ledger import seed_of
-        from magistral.pipeline.runtime_inline import completion_of
 
         e, prompt_of = checked.eval, prompter(checked, tokenizer)
         engine = NativeEngine(
