@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +49,7 @@ def _faults_of_traces(run: RunFolder, trained: dict[int, int], step: int) -> lis
     seen: Counter[tuple[int, int]] = Counter()
     steps: dict[int, set[int]] = {}
     faults = []
-    for row in run.traces():
-        if row["step"] > step:
-            continue
+    for row in _rows(run, step):
         seen[row["group"], row["index"]] += 1
         if row["trained"]:
             steps.setdefault(row["group"], set()).add(row["step"])
@@ -63,11 +62,22 @@ def _faults_of_traces(run: RunFolder, trained: dict[int, int], step: int) -> lis
     return faults
 
 
+def _rows(run: RunFolder, step: int) -> Iterator[dict[str, Any]]:
+    """Of the steps' own files: a batch that failed has one of another name."""
+    import pyarrow.parquet as pq
+
+    for file in sorted((run.path / "traces").glob("step-*.parquet")):
+        if int(file.stem.removeprefix("step-")) <= step:
+            yield from pq.read_table(file).to_pylist()
+
+
 def _faults_of_completion(row: dict[str, Any]) -> list[str]:
     name, versions = f"completion {row['index']} of group {row['group']}", row["versions"]
     faults = []
     if not len(row["tokens"]) == len(row["logprobs"]) == len(versions):
-        faults.append(f"{name} has {len(row['tokens'])} tokens, {len(row['logprobs'])} log-probabilities, {len(versions)} versions")
+        faults.append(
+            f"{name} has {len(row['tokens'])} tokens, {len(row['logprobs'])} log-probabilities, {len(versions)} versions"
+        )
     if versions != sorted(versions):
         faults.append(f"{name} has versions that fall")
     if versions and versions[-1] >= row["step"]:

@@ -43,7 +43,8 @@ class Worker:
         """Raises WorkerLost where it does not come up in time."""
         if self._actor is None:
             self._actor = self._kind.remote(*self._arguments)
-            await self.answer(self.send("ready"), "its start (a place for it in the cluster, imports, the model)")
+            what = "its start (a place for it in the cluster, imports, the model)"
+            self.crew.waits.workers[self.name] = await self.answer(self.send("ready"), what)
 
     def send(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Without waiting. Raises WorkerLost where it is down."""
@@ -74,6 +75,7 @@ class Worker:
         if self._actor is not None:
             ray.kill(self._actor)
             self._actor = None
+            self.crew.waits.workers.pop(self.name, None)
 
 
 class Crew:

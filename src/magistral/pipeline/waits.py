@@ -26,6 +26,8 @@ class Waits:
         self.file = file
         self.faults: deque[dict[str, Any]] = deque(maxlen=20)
         """The last workers that were lost: {"time": …, "who": "generator-0", "why": …}."""
+        self.workers: dict[str, dict[str, Any]] = {}
+        """Name to {"pid": 4711, "host": "node-3"}, of those that are up."""
         self._open: dict[int, dict[str, Any]] = {}
         self._numbers = itertools.count()
         self._end = threading.Event()
@@ -56,7 +58,8 @@ class Waits:
         last = ""
         while True:
             ended = self._end.wait(EVERY_S)
-            text = json.dumps({"waits": list(self._open.copy().values()), "faults": list(self.faults)}, indent=1)
+            known = {"waits": list(self._open.copy().values()), "workers": self.workers.copy(), "faults": list(self.faults)}
+            text = json.dumps(known, indent=1)
             if self.file is not None and text != last:
                 write_atomically(self.file, text + "\n")
                 last = text
@@ -72,6 +75,7 @@ def explain(file: Path, *, alive: bool) -> list[str]:
     lines = ["the run is going on" if alive else "no process holds this run: what stands here is how it was at the end"]
     for wait in sorted(found["waits"], key=lambda w: float(w["since"])):
         lines.append(f"{wait['who']} waits for {wait['for']}, since {_ago(wait['since'])}: {wait['what']}")
+    lines += [f"{name} is process {worker['pid']} on {worker['host']}" for name, worker in found["workers"].items()]
     lines += [f"lost {_ago(fault['time'])} ago: {fault['who']}: {fault['why']}" for fault in found["faults"]]
     return lines
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -31,7 +33,13 @@ class Report:
     busy_s: float
 
 
-class GeneratorWorker:
+class _Body:
+    def ready(self) -> dict[str, Any]:
+        """Answered when all is made."""
+        return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+class GeneratorWorker(_Body):
     """`write` and `load` are called from two threads: the check of new weights does not stop the writing."""
 
     def __init__(self, ingredients: Ingredients, n_threads: int) -> None:
@@ -41,9 +49,6 @@ class GeneratorWorker:
         self._between_tokens = threading.Lock()
         self._arrived: tuple[dict[str, Tensor], Seal] | None = None
         self._switch_s = 0.0
-
-    def ready(self) -> None:
-        """Answered when all is made."""
 
     def write(self, requests: Sequence[Request], seconds: float) -> Report:
         """Tokens for so long, or until nothing is left to write."""
@@ -79,14 +84,11 @@ class GeneratorWorker:
             self._switch_s = time.perf_counter() - start
 
 
-class VerifierWorker:
+class VerifierWorker(_Body):
     def __init__(self, ingredients: Ingredients) -> None:
         torch.set_num_threads(1)
         self._scorer = ingredients.make_scorer()
         self._verifier = InlineVerifier(self._scorer.__enter__().score)  # its processes end with this one
-
-    def ready(self) -> None:
-        """Answered when all is made."""
 
     def score(self, group: list[Completion]) -> tuple[list[Scored], int, float]:
         """What was judged, how many completions could not be, and seconds."""
@@ -102,13 +104,10 @@ class Stepped:
     seconds: float
 
 
-class TrainerWorker:
+class TrainerWorker(_Body):
     def __init__(self, ingredients: Ingredients, n_threads: int) -> None:
         torch.set_num_threads(n_threads)
         self._learner = ingredients.learner()
-
-    def ready(self) -> None:
-        """Answered when all is made."""
 
     def step(self, groups: Sequence[Sequence[Scored]], version: int) -> tuple[Stepped, Arrays]:
         start = time.perf_counter()

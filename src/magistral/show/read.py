@@ -119,12 +119,12 @@ def _read(path: Path) -> Run:
     if lines:
         info["last_seen"] = lines[-1].get("time")
     return Run(
-        name=path.resolve().name, stage=str(info.get("stage", "")), state=_state(folder, info), info=info,
+        name=path.resolve().name, stage=str(info.get("stage", "")), state=state_of(folder, info), info=info,
         metrics=metrics, evaluation=evaluation, kept=kept,
     )  # fmt: skip
 
 
-def _state(folder: RunFolder, info: Mapping[str, Any]) -> str:
+def state_of(folder: RunFolder, info: Mapping[str, Any]) -> str:
     """Whoever writes a run holds a lock that the kernel drops at its death."""
     said = str(info.get("state", "stopped"))
     if said != "running":
