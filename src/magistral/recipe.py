@@ -161,6 +161,8 @@ class Rl(Training):
     """Completions asked for and not yet trained on."""
     eps_low: float = Field(gt=0, lt=1)
     eps_high: float = Field(gt=0)
+    truncate_at: float | None = Field(default=None, gt=0)
+    """Instead of the clip: importance weights truncated at this, so that every token gives a gradient. Absent: the clip."""
     temperature: float = Field(gt=0)
     max_tokens: int = Field(gt=0)
     """Longest completion."""

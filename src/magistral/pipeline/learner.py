@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from magistral.flow import Batch, Scored
@@ -32,8 +33,8 @@ class Learner:
             batch = batch_of(groups[start : start + n])
             for scored, advantage in zip(batch.scored, batch.advantages, strict=True):
                 given[scored.completion.group, scored.completion.index] = advantage
-            reports.append(self.trainer.step(items_of(batch)))
-        values = {name: sum(r[name] for r in reports) / len(reports) for name in reports[0]}
+            reports.append(self.trainer.step(items_of(batch, version)))
+        values = {name: fmean(r[name] for r in reports if name in r) for name in {n: 0 for r in reports for n in r}}
         values["tokens_per_input"] = values["n_tokens"] / values.pop("n_inputs")
         return Trained(weights=self.trainer.changed_weights(), values=values, advantages=given)
 
@@ -58,8 +59,10 @@ def batch_of(groups: Sequence[Sequence[Scored]]) -> Batch:
     )
 
 
-def items_of(batch: Batch) -> list[Item]:
-    """A token counts 1 / (its group's tokens * number of groups): groups weigh the same, and their tokens within."""
+def items_of(batch: Batch, version: int) -> list[Item]:
+    """A token counts 1 / (its group's tokens * number of groups): groups weigh the same, and their tokens within.
+
+    `version`: that of the weights which the step will make."""
     n_tokens = Counter[int]()
     for s in batch.scored:
         n_tokens[s.completion.group] += len(s.completion.tokens)
@@ -70,6 +73,7 @@ def items_of(batch: Batch) -> list[Item]:
             weight=1 / (n_tokens[s.completion.group] * len(n_tokens)),
             advantage=advantage,
             logprobs=s.completion.logprobs,
+            gaps=tuple(version - 1 - v for v in s.completion.versions),
         )
         for s, advantage in zip(batch.scored, batch.advantages, strict=True)
     ]

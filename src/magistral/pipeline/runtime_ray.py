@@ -246,6 +246,7 @@ async def ray_roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: W
 def _cluster(runtime: Runtime, n_bytes: int) -> Iterator[None]:
     """One that is there, or one of our own on this machine with a core for every thread that the recipe asks for."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let any other process of the machine go first
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if runtime.address:
         ray.init(address=runtime.address, **quiet)
