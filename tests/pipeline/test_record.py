@@ -85,14 +85,11 @@ def finished(tmp_path: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize(
-    ("line", "fault"),
+    ("ordinal", "fault"),
     [
-        ({"ordinal": 1, "step": 2, "state": "dropped", "why": "x"}, "group 1 is in the ledger 2 times"),
-        ({"ordinal": 999, "step": 2, "state": "trained"}, "group 999 is in the ledger and was never asked"),
-        (
-            {"ordinal": 999, "step": 2, "state": "trained"},
-            "group 999: trained on in steps {2} by the ledger, set() by the traces",
-        ),
+        (1, "group 1 is in the ledger 2 times"),
+        (999, "group 999 is in the ledger and was never asked"),
+        (999, "group 999: trained on in steps {2} by the ledger, set() by the traces"),
     ],
     ids=["twice", "never asked", "not in the traces"],
 )

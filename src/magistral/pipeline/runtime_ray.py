@@ -217,7 +217,12 @@ async def ray_roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: W
     with _cluster(runtime, ingredients.n_bytes):
         crew = Crew(runtime, waits)
         shared = ray.put(ingredients)
-        placed = {"num_cpus": runtime.generator_cpus, "num_gpus": runtime.generator_gpus, "concurrency_groups": {"load": 1}}
+        placed: dict[str, Any] = {
+            "num_cpus": runtime.generator_cpus,
+            "num_gpus": runtime.generator_gpus,
+            "concurrency_groups": {"load": 1},
+        }
+        placed["scheduling_strategy"] = "SPREAD"  # the loss of one node is not the loss of all
         generators = RayGenerators(
             ingredients.desk(),
             [
