@@ -154,6 +154,6 @@ def test_a_node_that_is_lost_in_mid_run_takes_nothing_with_it(tmp_path: Path, mo
         cluster.remove_node(other, allow_graceful=False)
         driver.end()
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
     assert audit(read_run(driver.out)).faults == ()
     assert read_run(driver.out).metrics()[-1]["values"]["workers_lost"] > 0
