@@ -208,7 +208,7 @@ class Runtime(Section):
     trainer_cpus: int = Field(default=1, gt=0)
     generator_gpus: float = Field(default=0.0, ge=0)
     trainer_gpus: float = Field(default=0.0, ge=0)
-    report_s: float = Field(default=0.2, gt=0)
+    report_s: float = Field(default=0.1, gt=0)
     """Between two reports of a generator: what one that dies has written since then is written again."""
     limit_s: float = Field(default=600.0, gt=0)
     """A worker that has not answered for so long is taken for lost, and replaced."""
