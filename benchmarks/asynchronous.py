@@ -76,7 +76,8 @@ def run(n_async: int, steps: int, seed: int) -> dict[str, float]:
     changes = {
         "seed": seed, "runtime.kind": "ray", "rl.n_async": n_async, "rl.n_batch": N_BATCH, "rl.n_minibatch": N_BATCH,
         "rl.group_size": GROUP, "rl.steps": steps, "rl.max_tokens": LONGEST, "rl.checkpoint_every": 1000,
-        "rl.micro_batch_tokens": 256, "model.window": 256, "engine.n_slots": 2 * N_BATCH, "eval.n_runs": 1, "runtime.report_s": 0.03,
+        "rl.micro_batch_tokens": 256, "model.window": 256, "engine.n_slots": 2 * N_BATCH, "eval.n_runs": 1,
+        "runtime.report_s": 0.03,
     }  # fmt: skip
     recipe = load_recipe(RECIPE, tuple(f"{key}={value}" for key, value in changes.items()))
     assert recipe.rl is not None
