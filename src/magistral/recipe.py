@@ -62,6 +62,9 @@ class Prompt(Section):
     """What the model is told before each problem; empty: nothing."""
     variant: Literal["", "train", "serve"] = ""
     """Instead of `system`: the version's own system prompt, as in RL or as for people."""
+    begin_thinking: bool = False
+    """The prompt ends with the opening mark, so that the model begins inside its thinking: for a model that has seen no trace
+    and would hardly ever find the mark. It counts as written."""
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
@@ -230,6 +233,12 @@ class Recipe(Section):
     sft: Sft | None = None
     rl: Rl | None = None
     eval: Eval
+
+    @model_validator(mode="after")
+    def _traces_bring_their_marks(self) -> Self:
+        if self.sft is not None and self.prompt.begin_thinking:
+            raise ValueError("prompt.begin_thinking is for models without [sft]: traces teach the opening mark; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _groups_fit_the_engine(self) -> Self:

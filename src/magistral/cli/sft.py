@@ -41,7 +41,7 @@ def command(
         with scorer_of(checked, tokenizer) as scorer:
             solve = partial(worked, marks=tokenizer.marks)
             traces = checked_traces(train, solve, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
-        with progress("SFT: supervised steps", n_steps(checked)) as advance:
+        with progress("SFT: supervised steps", n_steps(checked), len(folder.metrics())) as advance:
             run_sft(
                 checked, loaded, tokenizer, traces, folder, on_step=lambda report: advance(1, f"loss {report.values['loss']:.3f}")
             )

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from magistral.engines.native.engine import NativeEngine
-from magistral.flow import Completion, Problem, Scored
+from magistral.flow import Completion, Scored
 from magistral.models.transformer import Transformer
 from magistral.pipeline.growing import Desk
 from magistral.pipeline.learner import Learner
 from magistral.pipeline.loop import Roles
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.recipe import Recipe, Rl
-from magistral.text.template import prompt_tokens
+from magistral.text.template import problem_tokens
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.trainer import Trainer
 
@@ -46,12 +46,13 @@ class Ingredients:
         return per_weight * sum(p.numel() for p in self.model.parameters())
 
     def desk(self) -> Desk:
-        tokenizer, system = self.tokenizer, self.recipe.prompt.system
-
-        def prompt_of(problem: Problem) -> tuple[int, ...]:
-            return tuple(prompt_tokens(tokenizer, system, [("user", problem.question)]))
-
-        return Desk(prompt_of, tokenizer.decode, max_tokens=self.rl.max_tokens, temperature=self.rl.temperature)
+        tokenizer, prompt = self.tokenizer, self.recipe.prompt
+        return Desk(
+            lambda problem: problem_tokens(tokenizer, prompt, problem.question),
+            tokenizer.decode,
+            max_tokens=self.rl.max_tokens,
+            temperature=self.rl.temperature,
+        )
 
     def engine(self) -> NativeEngine:
         """With a copy of the model: to be made before the trainer puts LoRA into it."""

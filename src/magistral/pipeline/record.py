@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from magistral.pipeline.growing import begun_of
 from magistral.pipeline.ledger import Ledger, LedgerFolder
 from magistral.pipeline.loop import Roles, Trained, Trainer
 from magistral.pipeline.replay import trained_groups
+from magistral.trainer.checkpoint import checkpoints, keep_only
 
 
 class Checkpoints:
@@ -26,7 +26,7 @@ class Checkpoints:
 
     def newest(self) -> tuple[int, Path | None]:
         """Its step; 0 where there is none."""
-        folders = sorted(self.run.checkpoints.glob("step-*"))
+        folders = checkpoints(self.run)
         return (int(folders[-1].name.removeprefix("step-")), folders[-1]) if folders else (0, None)
 
     async def save(self, step: int, trainer: Trainer) -> None:
@@ -34,8 +34,7 @@ class Checkpoints:
             return
         with self.run.new_checkpoint(step, self.n_bytes) as partial:
             await trainer.save(partial)
-        for old in sorted(self.run.checkpoints.glob("step-*"))[: -self.n_kept]:
-            shutil.rmtree(old)
+        keep_only(self.run, [folder.name for folder in checkpoints(self.run)[-self.n_kept :]])
 
     async def bring_up(self, trainer: Trainer, step: int) -> None:
         """A fresh trainer to where it was after `step`: the newest checkpoint, then the same steps on the same completions
