@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from magistral.errors import RunFolderError
 from magistral.flow import Completion, Outcome, Scored, StepReport
 from magistral.log import RunFolder
 from magistral.pipeline.growing import begun_of
@@ -58,6 +59,16 @@ class Record:
         self._dropped: dict[int, tuple[list[Scored], str]] = {}
         """Since the last step, with why."""
         self._since = time.perf_counter()
+
+    def resume(self) -> None:
+        """To where the folder's last whole step ended; what came after it is forgotten. Raises RunFolderError."""
+        self.step, (saved, _) = self.files.restore(self.ledger), self.checkpoints.newest()
+        if saved > self.step:
+            raise RunFolderError(
+                f"{self.run.path}: its ledger ends at step {self.step} and it has a checkpoint of step {saved}: an older version "
+                "wrote this run; take its checkpoint as a new run's --model"
+            )
+        self.run.forget_after(self.step)
 
     def finished(self, ordinal: int, group: list[Completion]) -> None:
         self.ledger.open[ordinal] = tuple(begun_of(c) for c in group)

@@ -38,8 +38,7 @@ async def _run(ingredients: Ingredients, ledger: Ledger, folder: RunFolder, on_s
     with Waits(folder.path / "waits.json") as waits:
         async with _roles(ingredients, checkpoints, waits) as roles:
             record = Record(folder, ledger, roles, checkpoints, on_step=on_step)
-            record.step = record.files.restore(ledger)
-            folder.forget_after(record.step)
+            record.resume()
             await checkpoints.bring_up(roles.trainer, record.step)
             await roles.generator.load(await roles.trainer.weights(record.step), record.step)
             try:
