@@ -41,9 +41,14 @@ class Ingredients:
 
     @property
     def n_bytes(self) -> int:
-        """Of a checkpoint, about: the weights, and for what is trained its master and AdamW's two moments, in float32."""
-        per_weight = 16 if self.rl.lora is None else 5  # LoRA's own part is small (chosen: a byte a weight)
-        return per_weight * sum(p.numel() for p in self.model.parameters())
+        """Of the weights in float32."""
+        return 4 * sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About: the weights, and for what is trained its master and AdamW's two moments. LoRA's own part is small (chosen: a
+        quarter of the weights)."""
+        return self.n_bytes * 4 if self.rl.lora is None else self.n_bytes * 5 // 4
 
     def desk(self) -> Desk:
         tokenizer, prompt = self.tokenizer, self.recipe.prompt

@@ -33,8 +33,8 @@ def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFol
 
 async def _run(ingredients: Ingredients, ledger: Ledger, folder: RunFolder, on_step: OnStep) -> None:
     rl = ingredients.rl
-    require_space(folder.path, ingredients.n_bytes)
-    checkpoints = Checkpoints(folder, n_bytes=ingredients.n_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
+    require_space(folder.path, ingredients.checkpoint_bytes)
+    checkpoints = Checkpoints(folder, n_bytes=ingredients.checkpoint_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
     with Waits(folder.path / "waits.json") as waits:
         async with _roles(ingredients, checkpoints, waits) as roles:
             record = Record(folder, ledger, roles, checkpoints, on_step=on_step)
