@@ -20,9 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
+from types import SimpleNamespace
 from typing import Any
 
 from common import load_average, versions, write_results
@@ -99,6 +102,7 @@ def run_magistral(args: argparse.Namespace, *, full: bool) -> dict[str, Any]:
     from magistral.flow import Completion, Outcome, Problem, Reward, Scored, StepReport, Verdict
     from magistral.log import open_run
     from magistral.models.load import load_model
+    from magistral.pipeline.make import Ingredients
     from magistral.pipeline.run import run_rl
     from magistral.recipe import load_recipe
     from magistral.text.trace import THINK_TEXT, parse
@@ -143,7 +147,9 @@ def run_magistral(args: argparse.Namespace, *, full: bool) -> dict[str, Any]:
         tempfile.TemporaryDirectory() as folder,
         open_run(Path(folder) / "run", recipe, stage="rl", model="smollm2", resume=False) as run,
     ):
-        run_rl(recipe, model, tokenizer, problems, score, run, on_step=reports.append)
+        make_scorer = partial(nullcontext, SimpleNamespace(score=score))
+        assert recipe.rl is not None
+        run_rl(Ingredients(recipe, recipe.rl, model, tokenizer, make_scorer), problems, run, on_step=reports.append)
     return {
         "seconds": [round(r.values["seconds"], 2) for r in reports[1:]],
         "tokens_mean": [round(r.values["tokens_mean"], 1) for r in reports[1:]],

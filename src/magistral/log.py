@@ -4,6 +4,8 @@ run.json            what ran: stage, name, model, versions, machine, seed; `stat
 recipe.toml         the resolved recipe
 metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}
 traces/*.parquet    a row a completion, one file a step (columns: TRACE_SCHEMA)
+ledger/             what became of each asking, and what is written of those that are open (an rl run)
+waits.json          who waits for whom, since when (an rl run)
 checkpoints/        step-000010/: the model in Hugging Face format, and what the trainer needs to go on
 eval.json           scores with intervals (an eval run; of a benchmark beside the files of eval/store.py)
 """
@@ -27,7 +29,7 @@ from typing import Any
 
 from magistral.errors import DiscFull, RunFolderError, UserError
 from magistral.flow import Scored
-from magistral.recipe import Resolved, save_recipe
+from magistral.recipe import Recipe, Resolved, save_recipe
 
 BEGUN = frozenset({"run.json", ".run.json.partial", "recipe.toml", "lock"})
 """What a run has before its work writes anything."""
@@ -315,6 +317,8 @@ def _same_run(run: RunFolder, recipe: Resolved, stage: str, model: str) -> None:
         before = type(recipe).model_validate(tomllib.loads((run.path / "recipe.toml").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         before = None
+    if before is not None and isinstance(recipe, Recipe):  # a run may go on elsewhere
+        before = before.model_copy(update={"runtime": recipe.runtime})
     if before != recipe:
         raise RunFolderError(f"{run.path} was started with another recipe (see its recipe.toml): name another --out")
     named = str(info.get("model"))

@@ -175,6 +175,8 @@ class Rl(Training):
     """Completions asked for and not yet trained on."""
     eps_low: float = Field(gt=0, lt=1)
     eps_high: float = Field(gt=0)
+    truncate_at: float | None = Field(default=None, gt=0)
+    """Instead of the clip: importance weights truncated at this, so that every token gives a gradient. Absent: the clip."""
     temperature: float = Field(gt=0)
     max_tokens: int = Field(gt=0)
     """Longest completion."""
@@ -207,6 +209,29 @@ class Eval(Section):
     max_tokens: int = Field(gt=0)
 
 
+class Runtime(Section):
+    """Where the loop's roles run: all in one process, or each as an actor of Ray, on this machine or many."""
+
+    kind: Literal["inline", "ray"] = "inline"
+    address: str = ""
+    """Of a Ray cluster, as `auto` or `ray://host:10001`; empty: Ray is started on this machine for the run alone."""
+    n_generators: int = Field(default=1, gt=0)
+    n_verifiers: int = Field(default=1, gt=0)
+    generator_cpus: int = Field(default=1, gt=0)
+    """Cores, and torch threads, of each."""
+    trainer_cpus: int = Field(default=1, gt=0)
+    generator_gpus: float = Field(default=0.0, ge=0)
+    trainer_gpus: float = Field(default=0.0, ge=0)
+    report_s: float = Field(default=0.1, gt=0)
+    """Between two reports of a generator: what one that dies has written since then is written again."""
+    limit_s: float = Field(default=600.0, gt=0)
+    """A worker that has not answered for so long is taken for lost, and replaced."""
+    verify_limit_s: float = Field(default=120.0, gt=0)
+    """The same of a verifier, for a group."""
+    max_lost: int = Field(default=16, gt=0)
+    """Workers lost since the last step, after which the run ends as a failure."""
+
+
 class Resolved(Section):
     """What a run's recipe.toml holds, whichever verb wrote it."""
 
@@ -220,6 +245,7 @@ class Recipe(Resolved):
     problems: Problems
     reward: RewardWeights
     engine: Engine = Engine()
+    runtime: Runtime = Runtime()
     curation: Curation | None = None
     distill: Distill | None = None
     sft: Sft | None = None

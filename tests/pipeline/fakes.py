@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
+from magistral.engines.base import Begun
 from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
-from magistral.pipeline.loop import Asked
+from magistral.pipeline.loop import Asked, Pace, Record, Roles, Trained, run
+from magistral.pipeline.waits import Waits
 
 PROBLEM = Problem(id="sum-1", question="1 + 1 = ?", reference="2")
 
@@ -69,12 +72,16 @@ class FakeGenerator:
     async def load(self, weights: Any, version: int) -> None:
         self.version = version
 
+    def partial(self) -> dict[int, tuple[Begun, ...]]:
+        return {}
+
 
 @dataclass
 class FakeVerifier:
     """Groups whose ordinal is in `alike` get equal rewards."""
 
     alike: frozenset[int] = frozenset()
+    n_failed: int = 0
 
     async def score(self, group: list[Completion]) -> list[Scored]:
         await asyncio.sleep(0)
@@ -85,20 +92,50 @@ class FakeVerifier:
 class FakeTrainer:
     steps: list[list[int]] = field(default_factory=list)
 
-    async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> Any:
+    async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> Trained:
         await asyncio.sleep(0)
         self.steps.append([g[0].completion.group for g in groups])
+        return Trained(weights={}, values={}, advantages={})
+
+    async def weights(self, version: int) -> Any:
         return {}
+
+    async def save(self, folder: Path) -> None: ...
+
+    async def restore(self, folder: Path) -> None: ...
 
 
 @dataclass
 class FakeRecord:
     lost: list[int] = field(default_factory=list)
     gaps: list[int] = field(default_factory=list)
+    ages: list[int] = field(default_factory=list)
+    """Of each group trained on, how many versions older the weights were that wrote its first token."""
+    failed_versions: list[int] = field(default_factory=list)
+
+    def finished(self, ordinal: int, group: list[Completion]) -> None: ...
 
     def dropped(self, ordinal: int, scored: list[Scored], why: str) -> None:
         assert why
         self.lost.append(ordinal)
 
-    def trained(self, version: int, groups: list[list[Scored]]) -> None:
+    def trained(self, version: int, groups: list[list[Scored]], trained: Trained) -> None:
+        self.ages += [version - 1 - g[0].completion.versions[0] for g in groups]
         self.gaps += [version - 1 - v for g in groups for s in g for v in s.completion.versions]
+
+    async def keep(self, version: int) -> None: ...
+
+    def failed(self, version: int, groups: list[list[Scored]]) -> Path:
+        self.failed_versions.append(version)
+        return Path("failed.parquet")
+
+
+def pace(*, per_batch: int = 2, in_flight: int = 4, first: int = 1, steps: int = 5) -> Pace:
+    return Pace(groups_per_batch=per_batch, groups_in_flight=in_flight, first_version=first, last_version=steps, max_skipped=8)
+
+
+def drive(
+    roles: Roles, record: Record | None = None, *, at: Pace | None = None, curriculum: Iterator[Asked] | None = None
+) -> None:
+    """The loop to its end, in an event loop of its own."""
+    asyncio.run(run(curriculum or ask_forever(), roles, record or FakeRecord(), pace=at or pace(), waits=Waits()))

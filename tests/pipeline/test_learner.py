@@ -12,6 +12,6 @@ def test_groups_weigh_the_same_and_their_tokens_share_it() -> None:
     batch = batch_of([short, long])
     # rewards 0, 1 in each group: centred -0.5, 0.5; standard deviation 0.5
     assert batch.advantages == (-1.0, 1.0, -1.0, 1.0)
-    items = items_of(batch)
+    items = items_of(batch, 1)
     assert [i.weight for i in items] == pytest.approx([1 / 8, 1 / 8, 1 / 20, 1 / 20])  # 1 / (4 tokens * 2), 1 / (10 * 2)
     assert sum(i.weight * len(i.tokens) for i in items) == pytest.approx(1.0)

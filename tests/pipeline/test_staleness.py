@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -13,13 +12,15 @@ from magistral.engines.native.engine import NativeEngine
 from magistral.flow import Completion, Scored
 from magistral.models.sizes import Sizes
 from magistral.models.transformer import new_transformer
+from magistral.pipeline.growing import Desk, completion_of
 from magistral.pipeline.learner import Learner
 from magistral.pipeline.ledger import Ledger, seed_of
-from magistral.pipeline.loop import Pace, run
-from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier, completion_of
+from magistral.pipeline.loop import Roles
+from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.recipe import Rl
+from magistral.text.tokens import byte_tokenizer
 from magistral.trainer.trainer import Trainer
-from tests.pipeline.fakes import FakeRecord, scored
+from tests.pipeline.fakes import drive, pace, scored
 from tests.pipeline.test_ledger import PROBLEMS
 
 SIZES = Sizes(
@@ -39,7 +40,7 @@ class Run:
         model = new_transformer(SIZES, seed=1)
         self.engine = NativeEngine(model, eos=0, n_slots=8, window=64)
         self.trainer = Trainer(model, RL, seed=0)
-        self.learner = Learner(self.trainer, groups_per_minibatch=2, save_failed=_never)
+        self.learner = Learner(self.trainer, byte_tokenizer(), groups_per_minibatch=2)
         self.ledger = Ledger(PROBLEMS, seed=5, group_size=2)
         self.texts: list[tuple[int, ...]] = []
 
@@ -47,10 +48,6 @@ class Run:
         """Some reward that differs within a group and depends on what was written."""
         self.texts.append(c.tokens)
         return scored(c, c.index + seed_of(*c.tokens) % 1000 / 1000)
-
-
-def _never(version: int, batch: Sequence[Scored]) -> Path:
-    raise AssertionError("no step fails here")
 
 
 def prompt(problem: object) -> tuple[int, ...]:
@@ -63,9 +60,9 @@ def decode(ids: Sequence[int]) -> str:
 
 def asynchronous() -> Run:
     r = Run()
-    generator = InlineGenerator(r.engine, prompt, decode, max_tokens=RL.max_tokens, temperature=RL.temperature)
-    pace = Pace(groups_per_batch=2, groups_in_flight=2, first_version=1, last_version=RL.steps, max_skipped=5)
-    asyncio.run(run(r.ledger, generator, InlineVerifier(r.score), r.learner, FakeRecord(), pace=pace))
+    generator = InlineGenerator(r.engine, Desk(prompt, decode, max_tokens=RL.max_tokens, temperature=RL.temperature))
+    at = pace(per_batch=2, in_flight=2, steps=RL.steps)
+    drive(Roles(generator, InlineVerifier(r.score), r.learner), at=at, curriculum=r.ledger)
     return r
 
 
@@ -81,7 +78,7 @@ def synchronous() -> Run:
         completions = [completion_of(w, asked[o].problem, o, decode) for o in asked for w in written if w.request.key == o]
         completions.sort(key=lambda c: (c.group, c.index))
         groups = [[r.score(c) for c in completions if c.group == o] for o in sorted(asked)]
-        r.engine.load(asyncio.run(r.learner.step(groups, version)), version)
+        r.engine.load(asyncio.run(r.learner.step(groups, version)).weights, version)
     return r
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -52,6 +53,7 @@ class RecipeHands:
         """The recipe's model after RL on the candidates of the file `kept`; its run is `grader` in the verb's folder."""
         from magistral.curation.candidate import read_candidates
         from magistral.models.load import load_recipe_model
+        from magistral.pipeline.make import Ingredients
         from magistral.pipeline.run import run_rl
         from magistral.text.versions import as_version, version_of
 
@@ -63,8 +65,9 @@ class RecipeHands:
                 model, tokenizer = load_recipe_model(recipe.model, recipe.seed)
                 tokenizer = as_version(tokenizer, version_of(recipe.prompt.version))
                 problems = [candidate.flow for candidate in read_candidates(kept)]
-                with scorer_of(recipe, tokenizer) as scorer, progress("the grader's RL: steps", recipe.rl.steps) as advance:
-                    run_rl(recipe, model, tokenizer, problems, scorer.score, folder, on_step=lambda _: advance(1))
+                with progress("the grader's RL: steps", recipe.rl.steps) as advance:
+                    ingredients = Ingredients(recipe, recipe.rl, model, tokenizer, partial(scorer_of, recipe, tokenizer))
+                    run_rl(ingredients, problems, folder, on_step=lambda _: advance(1))
         return self._native(recipe, asked, str(out))
 
     def _recipe(self) -> Recipe:

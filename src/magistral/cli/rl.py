@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Annotated
+
+import typer
+
 from magistral.cli.wiring import (
     N_THREADS,
     ModelName,
@@ -17,14 +22,25 @@ from magistral.cli.wiring import (
     unfinished,
 )
 
+Address = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster's, instead of the recipe's runtime.address.", show_default=False)
+]
+
 
 def command(
-    recipe: RecipePath, out: Out, model: ModelName = None, resume: Resume = False, set_: Set = None, threads: Threads = N_THREADS
+    recipe: RecipePath,
+    out: Out,
+    model: ModelName = None,
+    resume: Resume = False,
+    set_: Set = None,
+    threads: Threads = N_THREADS,
+    address: Address = None,
 ) -> None:
     """Reinforcement learning: the model writes groups of completions, verifiers judge them, the trainer learns.
 
     Ctrl-C ends it after the current step with a checkpoint; --resume goes on, after any crash too."""
-    checked = read_recipe(recipe, set_)
+    where = [] if address is None else ['runtime.kind="ray"', f'runtime.address="{address}"']
+    checked = read_recipe(recipe, [*(set_ or []), *where])
     from magistral.errors import RecipeError
 
     if checked.rl is None:
@@ -33,16 +49,13 @@ def command(
         if folder is None:
             return
         loaded, tokenizer, train, _ = load("RL", checked, model, threads)
+        from magistral.pipeline.make import Ingredients
         from magistral.pipeline.run import run_rl
 
         n_before = len(folder.metrics())
-        with (
-            scorer_of(checked, tokenizer) as scorer,
-            progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance,
-        ):
-            run_rl(
-                checked, loaded, tokenizer, train, scorer.score, folder, on_step=lambda report: advance(1, _note(report.values))
-            )
+        with progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance:
+            ingredients = Ingredients(checked, checked.rl, loaded, tokenizer, partial(scorer_of, checked, tokenizer))
+            run_rl(ingredients, train, folder, on_step=lambda report: advance(1, _note(report.values)))
 
 
 def _note(values: dict[str, float]) -> str:

@@ -13,8 +13,15 @@ def command(
     report: Annotated[
         Path | None, typer.Option("--report", help="Write the HTML report here instead of RUN/report.html.", show_default=False)
     ] = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Only say who waits for whom, since when, and whether the ledger adds up.")
+    ] = False,
 ) -> None:
     """What a run did so far: scores, curves, rewards by part, completions. Writes report.html beside it."""
+    if why:
+        for line in _why(run):
+            typer.echo(line)
+        return
     from rich.console import Console
 
     from magistral.show.read import read_runs
@@ -29,3 +36,13 @@ def command(
     write_report(runs, path, title=run.resolve().name)
     console.print()
     console.print(f"report: {visible(str(path))}", soft_wrap=True)
+
+
+def _why(path: Path) -> list[str]:
+    from magistral.log import read_run
+    from magistral.pipeline.audit import audit
+    from magistral.pipeline.waits import explain
+
+    folder = read_run(path)
+    found = audit(folder)
+    return [*explain(path / "waits.json", alive=folder.state == "running"), str(found), *found.faults]

@@ -80,7 +80,7 @@ def _here(model: str, prompt: Prompt, means: Means, longest: int) -> Voice:
     import torch
 
     from magistral.flow import Problem
-    from magistral.pipeline.runtime_inline import completion_of
+    from magistral.pipeline.growing import completion_of
     from magistral.text.stream import completion_parser
     from magistral.text.template import problem_tokens
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from magistral.errors import TrainingFailed
 from magistral.flow import Batch, Scored
+from magistral.models.load import save_model
+from magistral.pipeline.loop import Trained
+from magistral.text.tokens import Tokenizer
 from magistral.trainer.advantage import advantages
 from magistral.trainer.collate import Item
 from magistral.trainer.trainer import Trainer
@@ -18,29 +21,33 @@ if TYPE_CHECKING:
 
 
 class Learner:
-    """The loop's trainer. `save_failed` keeps the batch of a step that failed, and says where."""
+    """The loop's trainer, in the process that holds the weights."""
 
-    def __init__(self, trainer: Trainer, *, groups_per_minibatch: int, save_failed: Callable[[int, list[Scored]], Path]) -> None:
-        self.trainer, self.groups_per_minibatch, self._save_failed = trainer, groups_per_minibatch, save_failed
-        self.values: dict[str, float] = {}
-        """Of the last step, averaged over its minibatches."""
-        self.advantages: dict[tuple[int, int], float] = {}
-        """(group, index) to advantage, of the last step."""
+    def __init__(self, trainer: Trainer, tokenizer: Tokenizer, *, groups_per_minibatch: int) -> None:
+        self.trainer, self.tokenizer, self.groups_per_minibatch = trainer, tokenizer, groups_per_minibatch
 
-    async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> dict[str, Tensor]:
-        n, self.advantages = self.groups_per_minibatch, {}
+    async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> Trained:
+        n, given = self.groups_per_minibatch, {}
         reports = []
         for start in range(0, len(groups), n):
             batch = batch_of(groups[start : start + n])
             for scored, advantage in zip(batch.scored, batch.advantages, strict=True):
-                self.advantages[scored.completion.group, scored.completion.index] = advantage
-            try:
-                reports.append(self.trainer.step(items_of(batch)))
-            except TrainingFailed as e:
-                where = self._save_failed(version, [s for group in groups for s in group])
-                raise TrainingFailed(f"{e}; the batch is in {where}") from None
-        self.values = {name: sum(r[name] for r in reports) / len(reports) for name in reports[0]}
+                given[scored.completion.group, scored.completion.index] = advantage
+            reports.append(self.trainer.step(items_of(batch, version)))
+        values = {name: fmean(r[name] for r in reports if name in r) for name in {n: 0 for r in reports for n in r}}
+        values["tokens_per_input"] = values["n_tokens"] / values.pop("n_inputs")
+        return Trained(weights=self.trainer.changed_weights(), values=values, advantages=given)
+
+    async def weights(self, version: int) -> dict[str, Tensor]:
         return self.trainer.changed_weights()
+
+    async def save(self, folder: Path) -> None:
+        """The model in Hugging Face format, and trainer.pt."""
+        save_model(folder, self.trainer.model, self.tokenizer, self.trainer.all_weights())
+        self.trainer.save(folder / "trainer.pt")
+
+    async def restore(self, folder: Path) -> None:
+        self.trainer.restore(folder / "trainer.pt")
 
 
 def batch_of(groups: Sequence[Sequence[Scored]]) -> Batch:
@@ -52,8 +59,10 @@ def batch_of(groups: Sequence[Sequence[Scored]]) -> Batch:
     )
 
 
-def items_of(batch: Batch) -> list[Item]:
-    """A token counts 1 / (its group's tokens * number of groups): groups weigh the same, and their tokens within."""
+def items_of(batch: Batch, version: int) -> list[Item]:
+    """A token counts 1 / (its group's tokens * number of groups): groups weigh the same, and their tokens within.
+
+    `version`: that of the weights which the step will make."""
     n_tokens = Counter[int]()
     for s in batch.scored:
         n_tokens[s.completion.group] += len(s.completion.tokens)
@@ -64,6 +73,7 @@ def items_of(batch: Batch) -> list[Item]:
             weight=1 / (n_tokens[s.completion.group] * len(n_tokens)),
             advantage=advantage,
             logprobs=s.completion.logprobs,
+            gaps=tuple(version - 1 - v for v in s.completion.versions),
         )
         for s, advantage in zip(batch.scored, batch.advantages, strict=True)
     ]

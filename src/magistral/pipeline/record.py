@@ -1,4 +1,4 @@
-"""What became of each group, as files: metrics, traces and checkpoints of a run's folder."""
+"""What became of each group, as files: metrics, traces, ledger and checkpoints of a run's folder."""
 
 from __future__ import annotations
 
@@ -8,89 +8,112 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from magistral.flow import Outcome, Scored, StepReport
+from magistral.errors import RunFolderError
+from magistral.flow import Completion, Outcome, Scored, StepReport
 from magistral.log import RunFolder
-from magistral.pipeline.learner import Learner
-from magistral.pipeline.ledger import Ledger
-from magistral.pipeline.runtime_inline import InlineVerifier
-from magistral.text.tokens import Tokenizer
-from magistral.trainer.checkpoint import checkpoints, keep_only, save_checkpoint
+from magistral.pipeline.growing import begun_of
+from magistral.pipeline.ledger import Ledger, LedgerFolder
+from magistral.pipeline.loop import Roles, Trained, Trainer
+from magistral.pipeline.replay import trained_groups
+from magistral.trainer.checkpoint import checkpoints, keep_only
 
 
 class Checkpoints:
-    """When a checkpoint is made, and how many are kept."""
+    """step-000010/: the model in Hugging Face format and trainer.pt; whole under its name or absent."""
 
-    def __init__(self, run: RunFolder, learner: Learner, tokenizer: Tokenizer, *, keep: int, every: int) -> None:
-        self.run, self.learner, self.tokenizer = run, learner, tokenizer
-        self.keep, self.every = keep, every
+    def __init__(self, run: RunFolder, *, n_bytes: int, keep: int, every: int) -> None:
+        """`n_bytes`: about what one takes on the disc."""
+        self.run, self.n_bytes, self.n_kept, self.every = run, n_bytes, keep, every
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Nothing where the step has one."""
-        if (self.run.checkpoints / f"step-{step:06d}").exists():
+    def newest(self) -> tuple[int, Path | None]:
+        """Its step; 0 where there is none."""
+        folders = checkpoints(self.run)
+        return (int(folders[-1].name.removeprefix("step-")), folders[-1]) if folders else (0, None)
+
+    async def save(self, step: int, trainer: Trainer) -> None:
+        if step <= self.newest()[0]:
             return
-        save_checkpoint(self.run, self.learner.trainer, self.tokenizer, {"step": step, **state})
-        keep_only(self.run, [folder.name for folder in checkpoints(self.run)[-self.keep :]])
+        with self.run.new_checkpoint(step, self.n_bytes) as partial:
+            await trainer.save(partial)
+        keep_only(self.run, [folder.name for folder in checkpoints(self.run)[-self.n_kept :]])
+
+    async def bring_up(self, trainer: Trainer, step: int) -> None:
+        """A fresh trainer to where it was after `step`: the newest checkpoint, then the same steps on the same completions
+        again, as the traces have them. On the same machine this gives the same weights, bit for bit."""
+        saved, folder = self.newest()
+        if folder is not None:
+            await trainer.restore(folder)
+        for version in range(saved + 1, step + 1):
+            await trainer.step(trained_groups(self.run, version), version)
 
 
 class Record:
     """The loop's record. `on_step` is told of each step (progress)."""
 
     def __init__(
-        self,
-        run: RunFolder,
-        ledger: Ledger,
-        learner: Learner,
-        verifier: InlineVerifier,
-        checkpoints: Checkpoints,
-        *,
-        on_step: Callable[[StepReport], None],
+        self, run: RunFolder, ledger: Ledger, roles: Roles, checkpoints: Checkpoints, *, on_step: Callable[[StepReport], None]
     ) -> None:
-        self.run, self.ledger, self.learner, self.verifier, self.checkpoints = run, ledger, learner, verifier, checkpoints
-        self.on_step = on_step
+        self.run, self.ledger, self.roles, self.checkpoints, self.on_step = run, ledger, roles, checkpoints, on_step
+        self.files = LedgerFolder(run.path / "ledger")
         self.step = 0
-        self._dropped: list[Scored] = []
-        self._n_dropped = 0
+        self._dropped: dict[int, tuple[list[Scored], str]] = {}
+        """Since the last step, with why."""
         self._since = time.perf_counter()
+
+    def resume(self) -> None:
+        """To where the folder's last whole step ended; what came after it is forgotten. Raises RunFolderError."""
+        self.step, (saved, _) = self.files.restore(self.ledger), self.checkpoints.newest()
+        if saved > self.step:
+            raise RunFolderError(
+                f"{self.run.path}: its ledger ends at step {self.step} and it has a checkpoint of step {saved}: an older version "
+                "wrote this run; take its checkpoint as a new run's --model"
+            )
+        self.run.forget_after(self.step)
+
+    def finished(self, ordinal: int, group: list[Completion]) -> None:
+        self.ledger.open[ordinal] = tuple(begun_of(c) for c in group)
 
     def dropped(self, ordinal: int, scored: list[Scored], why: str) -> None:
         self.ledger.close(ordinal)
-        self._dropped += scored
-        self._n_dropped += 1
+        self._dropped[ordinal] = scored, why
 
-    def trained(self, version: int, groups: list[list[Scored]]) -> None:
-        for group in groups:
-            self.ledger.close(group[0].completion.group)
-        batch = [s for group in groups for s in group]
-        report = StepReport(step=version, values=self._values(version, batch))
-        advantages = [self.learner.advantages[s.completion.group, s.completion.index] for s in batch]
+    def trained(self, version: int, groups: list[list[Scored]], trained: Trained) -> None:
+        """The ledger comes last: a step counts when it stands there."""
+        batch, dropped = [s for group in groups for s in group], [s for group, _ in self._dropped.values() for s in group]
+        report = StepReport(step=version, values=self._values(version, batch, dropped) | trained.values)
+        advantages = [trained.advantages[s.completion.group, s.completion.index] for s in batch]
         self.run.write_traces(
-            f"step-{version:06d}", batch + self._dropped, step=version, advantages=[*advantages, *[None] * len(self._dropped)]
+            f"step-{version:06d}", batch + dropped, step=version, advantages=[*advantages, *[None] * len(dropped)]
         )
         self.run.add_metrics(report.step, report.values)
-        self.step, self._dropped, self._n_dropped = version, [], 0
-        if version % self.checkpoints.every == 0:
-            self.save_checkpoint()
+        ordinals = [group[0].completion.group for group in groups]
+        for ordinal in ordinals:
+            self.ledger.close(ordinal)
+        closed: list[dict[str, Any]] = [{"ordinal": o, "step": version, "state": "trained"} for o in ordinals]
+        closed += [{"ordinal": o, "step": version, "state": "dropped", "why": why} for o, (_, why) in self._dropped.items()]
+        self.ledger.open.update(self.roles.generator.partial())
+        self.files.save(version, self.ledger, closed)
+        self.step, self._dropped = version, {}
         self.on_step(report)
 
-    def save_checkpoint(self) -> None:
-        self.checkpoints.save(self.step, {"ledger": self.ledger.state()})
+    async def keep(self, version: int) -> None:
+        if version % self.checkpoints.every == 0:
+            await self.checkpoints.save(version, self.roles.trainer)
 
-    def save_failed(self, version: int, scored: list[Scored]) -> Path:
+    def failed(self, version: int, groups: list[list[Scored]]) -> Path:
         name = f"failed-step-{version:06d}"
-        self.run.write_traces(name, scored, step=version)
+        self.run.write_traces(name, [s for group in groups for s in group], step=version)
         return self.run.path / "traces" / f"{name}.parquet"
 
-    def _values(self, version: int, batch: Sequence[Scored]) -> dict[str, float]:
+    def _values(self, version: int, batch: Sequence[Scored], dropped: Sequence[Scored]) -> dict[str, float]:
         """Rewards over all that was judged since the last step, the dropped too: else only hard problems would show."""
         seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
-        seen = [*batch, *self._dropped]
+        seen = [*batch, *dropped]
 
         def mean(value: Callable[[Scored], float]) -> float:
             return fmean(value(s) for s in seen)
 
         n_written = sum(len(s.completion.tokens) for s in seen)
-        trained = dict(self.learner.values)
-        n_inputs = trained.pop("n_inputs")
         return {
             "reward/mean": mean(lambda s: s.reward.total),
             "reward/format": mean(lambda s: s.reward.format),
@@ -100,12 +123,11 @@ class Record:
             "right": mean(lambda s: s.verdict.outcome == Outcome.RIGHT),
             "well_formed": mean(lambda s: s.trace.well_formed),
             "tokens_mean": mean(lambda s: len(s.completion.tokens)),
-            "groups_dropped": float(self._n_dropped),
-            "verifier_failed": float(self.verifier.n_failed),
+            "groups_dropped": float(len(self._dropped)),
+            "verifier_failed": float(self.roles.verifier.n_failed),
             "staleness": fmean(version - 1 - v for s in batch for v in s.completion.versions),
             "staleness_max": float(max(version - 1 - min(s.completion.versions) for s in batch)),
-            "tokens_per_input": trained["n_tokens"] / n_inputs,
             "seconds": seconds,
             "tokens_per_s": n_written / seconds,
-            **trained,
+            **self.roles.values(),
         }

@@ -4,73 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
-from magistral.engines.native.engine import NativeEngine
-from magistral.errors import RecipeError
-from magistral.flow import Completion, Problem, Scored, StepReport
-from magistral.log import RunFolder
-from magistral.models.transformer import Transformer
-from magistral.pipeline.learner import Learner
+from magistral.flow import Problem, StepReport
+from magistral.log import RunFolder, require_space
 from magistral.pipeline.ledger import Ledger
-from magistral.pipeline.loop import Pace, run
+from magistral.pipeline.loop import Pace, Roles, run
+from magistral.pipeline.make import Ingredients, inline_roles
 from magistral.pipeline.record import Checkpoints, Record
-from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
-from magistral.recipe import Recipe, Rl
-from magistral.text.template import problem_tokens
-from magistral.text.tokens import Tokenizer
-from magistral.trainer.checkpoint import restore_newest
-from magistral.trainer.trainer import Trainer
+from magistral.pipeline.waits import Waits
+from magistral.recipe import Rl
 
 OnStep = Callable[[StepReport], None]
 
 
-def run_rl(  # noqa: PLR0913 - each is one thing that the verb wires in
-    recipe: Recipe,
-    model: Transformer,
-    tokenizer: Tokenizer,
-    problems: Sequence[Problem],
-    score: Callable[[Completion], Scored],
-    folder: RunFolder,
-    *,
-    on_step: OnStep,
-) -> None:
-    """Goes on from the folder's newest checkpoint if it has one. Ctrl-C leaves a checkpoint of the last whole step.
+def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFolder, *, on_step: OnStep) -> None:
+    """Goes on from the folder's ledger if it has one. Ctrl-C leaves a checkpoint of the last whole step.
 
-    Raises RunFailed (TrainingFailed, with the batch saved) where the run ends as a failure."""
-    rl = recipe.rl
-    if rl is None:
-        raise RecipeError("the recipe has no section [rl]")
-    engine = NativeEngine(  # before the trainer puts LoRA into the model
-        model, tokenizer.eos, n_slots=recipe.engine.n_slots, window=recipe.model.window, weights=recipe.engine.weights
-    )
-    ledger = Ledger(problems, seed=recipe.seed, group_size=rl.group_size)
-    trainer = Trainer(model, rl, seed=recipe.seed, temperature=rl.temperature)
-    learner = Learner(
-        trainer, groups_per_minibatch=rl.n_minibatch // rl.group_size, save_failed=lambda v, scored: record.save_failed(v, scored)
-    )
-    verifier = InlineVerifier(score)
-    checkpoints = Checkpoints(folder, learner, tokenizer, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
-    record = Record(folder, ledger, learner, verifier, checkpoints, on_step=on_step)
-    if (state := restore_newest(folder, trainer)) is not None:
-        ledger.restore(state["ledger"])
-        record.step = state["step"]
-    engine.load(trainer.changed_weights(), record.step)
-    generator = InlineGenerator(
-        engine,
-        lambda p: problem_tokens(tokenizer, recipe.prompt, p.question),
-        tokenizer.decode,
-        max_tokens=rl.max_tokens,
-        temperature=rl.temperature,
-    )
+    Raises RunFailed (TrainingFailed, with the batch saved) where the run ends as a failure, DiscFull where a checkpoint would
+    not fit."""
+    ledger = Ledger(problems, seed=ingredients.recipe.seed, group_size=ingredients.rl.group_size)
     try:
-        asyncio.run(run(ledger, generator, verifier, learner, record, pace=_pace(rl, record.step)))
-    except KeyboardInterrupt:
-        record.save_checkpoint()
-        raise
+        asyncio.run(_run(ingredients, ledger, folder, on_step))
     except BaseExceptionGroup as e:
         _raise_first(e)
-    record.save_checkpoint()
+
+
+async def _run(ingredients: Ingredients, ledger: Ledger, folder: RunFolder, on_step: OnStep) -> None:
+    rl = ingredients.rl
+    require_space(folder.path, ingredients.checkpoint_bytes)
+    checkpoints = Checkpoints(folder, n_bytes=ingredients.checkpoint_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
+    with Waits(folder.path / "waits.json") as waits:
+        async with _roles(ingredients, checkpoints, waits) as roles:
+            record = Record(folder, ledger, roles, checkpoints, on_step=on_step)
+            record.resume()
+            await checkpoints.bring_up(roles.trainer, record.step)
+            await roles.generator.load(await roles.trainer.weights(record.step), record.step)
+            try:
+                await run(ledger, roles, record, pace=_pace(rl, record.step), waits=waits)
+            except asyncio.CancelledError:  # Ctrl-C
+                await checkpoints.save(record.step, roles.trainer)
+                raise
+            await checkpoints.save(record.step, roles.trainer)
+
+
+def _roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: Waits) -> AbstractAsyncContextManager[Roles]:
+    if ingredients.recipe.runtime.kind == "inline":
+        return inline_roles(ingredients)
+    from magistral.pipeline.runtime_ray import ray_roles
+
+    return ray_roles(ingredients, checkpoints, waits)
 
 
 def _pace(rl: Rl, step: int) -> Pace:

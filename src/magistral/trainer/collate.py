@@ -28,6 +28,8 @@ class Item:
     advantage: float = 0.0
     logprobs: tuple[float, ...] | None = None
     """[T] what the generator recorded; None in supervised steps."""
+    gaps: tuple[int, ...] = ()
+    """[T] how many versions older than those of now the weights were that wrote each token; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class MicroBatch:
     sampled_logp_N: Float[Tensor, " N"]
     advantage_N: Float[Tensor, " N"]
     weight_N: Float[Tensor, " N"]
+    gap_N: Float[Tensor, " N"]
+    """As `Item.gaps`."""
+    older_N: Float[Tensor, " N"]
+    """The largest gap among the tokens before it: over its own where its keys and values are of older weights."""
 
 
 def collate(items: Sequence[Item], limit: int) -> list[MicroBatch]:
@@ -122,6 +128,10 @@ class _Tree:
             sampled_logp_N=self._per_token(lambda i: i.logprobs if i.logprobs is not None else [0.0] * len(i.tokens)),
             advantage_N=self._per_token(lambda i: [i.advantage] * len(i.tokens)),
             weight_N=self._per_token(lambda i: [i.weight] * len(i.tokens)),
+            gap_N=self._per_token(_gaps),
+            older_N=self._per_token(
+                lambda i: [_gaps(i)[0]] * len(i.tokens)
+            ),  # versions never fall, so the first gap is the largest
         )
 
     def _per_token(self, value: Callable[[Item], Sequence[float]]) -> Tensor:
@@ -130,3 +140,7 @@ class _Tree:
 
 def _inputs(item: Item) -> tuple[int, ...]:
     return item.prompt + item.tokens[:-1]
+
+
+def _gaps(item: Item) -> Sequence[int]:
+    return item.gaps or (0,) * len(item.tokens)

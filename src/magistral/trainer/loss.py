@@ -26,6 +26,20 @@ def grpo_loss(
     return -(gain_N * weight_N).sum()
 
 
+def truncated_loss(
+    logp_N: Float[Tensor, " N"],
+    sampled_logp_N: Float[Tensor, " N"],
+    advantage_N: Float[Tensor, " N"],
+    weight_N: Float[Tensor, " N"],
+    *,
+    truncate_at: float,
+) -> Float[Tensor, ""]:
+    """The gradient of the expected reward by truncated importance weights (Ionides, 2008): no token is cut off, and none
+    weighs too much."""
+    ratio_N = (logp_N.detach() - sampled_logp_N).exp().clamp(max=truncate_at)
+    return -(ratio_N * advantage_N * logp_N * weight_N).sum()
+
+
 def sft_loss(logp_N: Float[Tensor, " N"], weight_N: Float[Tensor, " N"]) -> Float[Tensor, ""]:
     """Negative log-likelihood of the completion's tokens; the prompt's are not learned."""
     return -(logp_N * weight_N).sum()

@@ -16,7 +16,8 @@ from magistral.models.transformer import Masked, Transformer
 from magistral.recipe import Rl, Training
 from magistral.trainer.collate import Item, MicroBatch, collate
 from magistral.trainer.lora import add_lora, merged_weights
-from magistral.trainer.loss import grpo_loss, is_clipped, sft_loss
+from magistral.trainer.loss import grpo_loss, is_clipped, sft_loss, truncated_loss
+from magistral.trainer.watch import means, watched
 
 BROKEN = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
 """What torch says of a file that is cut short or not its own."""
@@ -51,15 +52,14 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.step()
         self.n_steps += 1
-        n = sums.pop("n")
         loss, n_inputs = sums.pop("loss"), sums.pop("n_inputs")
         return {
             "loss": loss,
             "grad_norm": norm,
             "lr": lr,
-            "n_tokens": n,
+            "n_tokens": sums["n"],
             "n_inputs": n_inputs,
-            **{k: v / n for k, v in sums.items()},
+            **means(sums),
         }
 
     @torch.no_grad()
@@ -122,16 +122,14 @@ class Trainer:
         """The loss and sums over tokens of what is worth watching."""
         if not isinstance(self.training, Rl):
             return sft_loss(logp_N, micro.weight_N), {}
-        eps = {"eps_low": self.training.eps_low, "eps_high": self.training.eps_high}
-        loss = grpo_loss(logp_N, micro.sampled_logp_N, micro.advantage_N, micro.weight_N, **eps)
-        with torch.no_grad():
-            clipped = is_clipped(logp_N, micro.sampled_logp_N, micro.advantage_N, **eps)
-            log_ratio = logp_N - micro.sampled_logp_N
-            return loss, {
-                "clip_share": float(clipped.sum()),
-                "ratio_mean": float(log_ratio.exp().sum()),
-                "kl_to_sampled": float((log_ratio.exp() - 1 - log_ratio).sum()),
-            }
+        given = (logp_N, micro.sampled_logp_N, micro.advantage_N, micro.weight_N)
+        log_ratio_N, truncate_at = logp_N.detach() - micro.sampled_logp_N, self.training.truncate_at
+        if truncate_at is not None:
+            return truncated_loss(*given, truncate_at=truncate_at), watched(log_ratio_N, log_ratio_N.exp() > truncate_at, micro)
+        eps_low, eps_high = self.training.eps_low, self.training.eps_high
+        loss = grpo_loss(*given, eps_low=eps_low, eps_high=eps_high)
+        clipped_N = is_clipped(logp_N.detach(), *given[1:3], eps_low=eps_low, eps_high=eps_high)
+        return loss, watched(log_ratio_N, clipped_N, micro)
 
     def _logp(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """[N] log-probabilities of the targets at the recipe's temperature, and the sum of the distributions' entropies."""

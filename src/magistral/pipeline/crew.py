@@ -1,0 +1,126 @@
+"""Actors by name: every wait for one has a limit and shows in waits.json; a lost one is started anew."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from magistral.errors import RunFailed
+from magistral.pipeline.broadcast import OtherWeights
+from magistral.pipeline.waits import Waits
+from magistral.recipe import Runtime
+
+
+class WorkerLost(RunFailed):
+    """Dead, silent for too long, or with other weights than were sent."""
+
+    def __init__(self, who: str, why: str) -> None:
+        super().__init__(who, why)
+        self.who, self.why = who, why
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.why}"
+
+
+class Worker:
+    """One actor, down until `up` is called. `asker` is the loop that waits for it."""
+
+    def __init__(self, name: str, asker: str, body: type, arguments: Sequence[Any], crew: Crew, **options: Any) -> None:
+        self.name, self.asker, self.crew, self._arguments = name, asker, crew, arguments
+        self._kind: Any = ray.remote(**options)(body)
+        self._actor: Any = None
+
+    @property
+    def is_up(self) -> bool:
+        return self._actor is not None
+
+    async def up(self) -> None:
+        """Raises WorkerLost where it does not come up in time."""
+        if self._actor is None:
+            self._actor = self._kind.remote(*self._arguments)
+            what = "its start (a place for it in the cluster, imports, the model)"
+            self.crew.waits.workers[self.name] = await self.answer(self.send("ready"), what)
+
+    def send(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Without waiting. Raises WorkerLost where it is down."""
+        if self._actor is None:
+            raise WorkerLost(self.name, "it is down")
+        return getattr(self._actor, method).options(**options).remote(*arguments)
+
+    async def answer(self, reference: Any, what: str, limit_s: float | None = None) -> Any:
+        """Raises what the work itself raised, or WorkerLost."""
+        limit_s = limit_s or self.crew.runtime.limit_s
+        with self.crew.waits(self.asker, self.name, what):
+            try:
+                return await asyncio.wait_for(_get(reference), limit_s)
+            except TimeoutError:
+                why = f"no answer for {limit_s:g} s: {what}"
+            except RayTaskError as e:
+                cause = e.cause
+                if not isinstance(cause, RayError | OtherWeights):
+                    raise cause from None
+                why = str(cause)
+            except RayError as e:
+                lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+                why = f"{type(e).__name__}: {lines[0]}" + (f" … {lines[-1]}" if "creation" in lines[0] else "")
+        self.down()
+        raise WorkerLost(self.name, why)
+
+    def down(self) -> None:
+        if self._actor is not None:
+            ray.kill(self._actor)
+            self._actor = None
+            self.crew.waits.workers.pop(self.name, None)
+
+
+class Crew:
+    """What all workers of a run share: settings, waits, and the count of the lost."""
+
+    def __init__(self, runtime: Runtime, waits: Waits) -> None:
+        self.runtime, self.waits = runtime, waits
+        self.workers: list[Worker] = []
+        self.n_lost = 0
+        self._n_lost_before = 0
+        self._busy_s: dict[str, float] = {}
+        self._values: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def worker(self, name: str, asker: str, body: type, arguments: Sequence[Any], **options: Any) -> Worker:
+        self.workers.append(Worker(name, asker, body, arguments, self, **options))
+        return self.workers[-1]
+
+    def lost(self, loss: WorkerLost) -> None:
+        """Written down; raises RunFailed where this goes on without a step."""
+        self.waits.fault(loss.who, loss.why)
+        self.n_lost += 1
+        if self.n_lost - self._n_lost_before >= self.runtime.max_lost:
+            raise RunFailed(f"{self.runtime.max_lost} workers were lost since the last step; the last: {loss}") from loss
+
+    def busy(self, role: str, seconds: float) -> None:
+        self._busy_s[role] = self._busy_s.get(role, 0.0) + seconds
+
+    def measured(self, name: str, value: float) -> None:
+        """The largest since the last step counts."""
+        self._values[name] = max(value, self._values.get(name, 0.0))
+
+    def values(self) -> dict[str, float]:
+        """Since they were last asked for, at the last step."""
+        seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
+        n = {"generator": self.runtime.n_generators, "verifier": self.runtime.n_verifiers, "trainer": 1}
+        idle = {f"idle/{role}": max(0.0, 1 - self._busy_s.get(role, 0.0) / (seconds * n[role])) for role in n}
+        found = {**idle, **self._values, "workers_lost": float(self.n_lost)}
+        self._busy_s, self._values, self._n_lost_before = {}, {}, self.n_lost
+        return found
+
+    def dismiss(self) -> None:
+        for worker in self.workers:
+            worker.down()
+
+
+async def _get(reference: Any) -> Any:
+    return await reference

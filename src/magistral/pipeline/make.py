@@ -1,0 +1,78 @@
+"""The parts that every runtime puts together, from one set of ingredients."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from magistral.engines.native.engine import NativeEngine
+from magistral.flow import Completion, Scored
+from magistral.models.transformer import Transformer
+from magistral.pipeline.growing import Desk
+from magistral.pipeline.learner import Learner
+from magistral.pipeline.loop import Roles
+from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
+from magistral.recipe import Recipe, Rl
+from magistral.text.template import problem_tokens
+from magistral.text.tokens import Tokenizer
+from magistral.trainer.trainer import Trainer
+
+
+class Scores(Protocol):
+    def score(self, completion: Completion) -> Scored:
+        """Raises VerifierFailed where no judgement could be made."""
+
+
+MakeScorer = Callable[[], AbstractContextManager[Scores]]
+"""Picklable: a verifier makes its scorer where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """Picklable."""
+
+    recipe: Recipe
+    rl: Rl
+    model: Transformer
+    tokenizer: Tokenizer
+    make_scorer: MakeScorer
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the weights in float32."""
+        return 4 * sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About: the weights, and for what is trained its master and AdamW's two moments. LoRA's own part is small (chosen: a
+        quarter of the weights)."""
+        return self.n_bytes * 4 if self.rl.lora is None else self.n_bytes * 5 // 4
+
+    def desk(self) -> Desk:
+        tokenizer, prompt = self.tokenizer, self.recipe.prompt
+        return Desk(
+            lambda problem: problem_tokens(tokenizer, prompt, problem.question),
+            tokenizer.decode,
+            max_tokens=self.rl.max_tokens,
+            temperature=self.rl.temperature,
+        )
+
+    def engine(self) -> NativeEngine:
+        """With a copy of the model: to be made before the trainer puts LoRA into it."""
+        settings = self.recipe.engine
+        return NativeEngine(
+            self.model, self.tokenizer.eos, n_slots=settings.n_slots, window=self.recipe.model.window, weights=settings.weights
+        )
+
+    def learner(self) -> Learner:
+        trainer = Trainer(self.model, self.rl, seed=self.recipe.seed, temperature=self.rl.temperature)
+        return Learner(trainer, self.tokenizer, groups_per_minibatch=self.rl.n_minibatch // self.rl.group_size)
+
+
+@asynccontextmanager
+async def inline_roles(ingredients: Ingredients) -> AsyncIterator[Roles]:
+    generator = InlineGenerator(ingredients.engine(), ingredients.desk())
+    with ingredients.make_scorer() as scorer:
+        yield Roles(generator, InlineVerifier(scorer.score), ingredients.learner())
