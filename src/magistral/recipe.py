@@ -135,6 +135,8 @@ class Training(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     micro_batch_tokens: int = Field(default=1024, gt=0)
     """Tokens in one forward and backward pass: bounds memory, changes nothing else."""
+    recompute: bool = False
+    """Activations are computed again in the backward pass instead of kept: a third more work for much less memory."""
     lora: Lora | None = None
     """Absent: every weight is trained."""
 
@@ -202,6 +204,8 @@ class Runtime(Section):
     address: str = ""
     """Of a Ray cluster, as `auto` or `ray://host:10001`; empty: Ray is started on this machine for the run alone."""
     n_generators: int = Field(default=1, gt=0)
+    n_trainers: int = Field(default=1, gt=0)
+    """Ranks that take each step together, every one with its part of the weights."""
     n_verifiers: int = Field(default=1, gt=0)
     generator_cpus: int = Field(default=1, gt=0)
     """Cores, and torch threads, of each."""

@@ -42,12 +42,12 @@ class Learner:
         return self.trainer.changed_weights()
 
     async def save(self, folder: Path) -> None:
-        """The model in Hugging Face format, and trainer.pt."""
+        """The model in Hugging Face format, and the trainer's state."""
         save_model(folder, self.trainer.model, self.tokenizer, self.trainer.all_weights())
-        self.trainer.save(folder / "trainer.pt")
+        self.trainer.save(folder)
 
     async def restore(self, folder: Path) -> None:
-        self.trainer.restore(folder / "trainer.pt")
+        self.trainer.restore(folder)
 
 
 def batch_of(groups: Sequence[Sequence[Scored]]) -> Batch:
