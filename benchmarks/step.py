@@ -102,6 +102,7 @@ def run_magistral(args: argparse.Namespace, *, full: bool) -> dict[str, Any]:
     from magistral.flow import Completion, Outcome, Problem, Reward, Scored, StepReport, Verdict
     from magistral.log import open_run
     from magistral.models.load import load_model
+    from magistral.pipeline.make import Ingredients
     from magistral.pipeline.run import run_rl
     from magistral.recipe import load_recipe
     from magistral.text.trace import THINK_TEXT, parse
@@ -147,7 +148,8 @@ def run_magistral(args: argparse.Namespace, *, full: bool) -> dict[str, Any]:
         open_run(Path(folder) / "run", recipe, stage="rl", model="smollm2", resume=False) as run,
     ):
         make_scorer = partial(nullcontext, SimpleNamespace(score=score))
-        run_rl(recipe, model, tokenizer, problems, make_scorer, run, on_step=reports.append)
+        assert recipe.rl is not None
+        run_rl(Ingredients(recipe, recipe.rl, model, tokenizer, make_scorer), problems, run, on_step=reports.append)
     return {
         "seconds": [round(r.values["seconds"], 2) for r in reports[1:]],
         "tokens_mean": [round(r.values["tokens_mean"], 1) for r in reports[1:]],

@@ -109,6 +109,8 @@ class FakeTrainer:
 class FakeRecord:
     lost: list[int] = field(default_factory=list)
     gaps: list[int] = field(default_factory=list)
+    ages: list[int] = field(default_factory=list)
+    """Of each group trained on, how many versions older the weights were that wrote its first token."""
     failed_versions: list[int] = field(default_factory=list)
 
     def finished(self, ordinal: int, group: list[Completion]) -> None: ...
@@ -118,6 +120,7 @@ class FakeRecord:
         self.lost.append(ordinal)
 
     def trained(self, version: int, groups: list[list[Scored]], trained: Trained) -> None:
+        self.ages += [version - 1 - g[0].completion.versions[0] for g in groups]
         self.gaps += [version - 1 - v for g in groups for s in g for v in s.completion.versions]
 
     async def keep(self, version: int) -> None: ...
@@ -127,10 +130,8 @@ class FakeRecord:
         return Path("failed.parquet")
 
 
-def pace(*, per_batch: int = 2, in_flight: int = 4, steps: int = 5, max_skipped: int = 8) -> Pace:
-    return Pace(
-        groups_per_batch=per_batch, groups_in_flight=in_flight, first_version=1, last_version=steps, max_skipped=max_skipped
-    )
+def pace(*, per_batch: int = 2, in_flight: int = 4, first: int = 1, steps: int = 5) -> Pace:
+    return Pace(groups_per_batch=per_batch, groups_in_flight=in_flight, first_version=first, last_version=steps, max_skipped=8)
 
 
 def drive(

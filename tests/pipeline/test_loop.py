@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from random import Random
+from statistics import fmean
 
 import pytest
 from hypothesis import given, settings
@@ -56,8 +57,8 @@ def test_any_schedule_keeps_the_pace_and_leaves_no_long_group_behind(
     # what was asked and not trained is what may be in flight: so what was trained has the lengths of what was asked
     assert len(generator.lengths) - len(trained) <= in_flight
     assert generator.most_in_flight <= in_flight
-    if factor == 1:
-        assert set(record.gaps) == {0}
+    # a group takes a place for its age and the step itself, and there are in_flight places for each of the steps
+    assert fmean(record.ages) <= factor - 1
 
 
 @pytest.mark.parametrize(

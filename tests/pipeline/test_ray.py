@@ -136,3 +136,24 @@ def test_after_ten_kills_at_random_moments_the_ledger_adds_up(seed: int, tmp_pat
     after = audit(read_run(driver.out))
     assert after.faults == ()
     assert (after.step, after.n_trained) == (60, 60 * 8)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_in_mid_run_takes_nothing_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setitem(ENVIRONMENT, "RAY_AUTH_MODE", "disabled")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+    try:
+        other = cluster.add_node(num_cpus=2)
+        changes = ("runtime.kind=ray", f'runtime.address="{cluster.address}"', "runtime.n_generators=2", "rl.steps=12")
+        driver = Driver(tmp_path / "rl", *changes)
+        driver.until(lambda: {"generator-0", "generator-1"} <= driver.workers().keys(), "two generators")
+        driver.until_step(2)
+        cluster.remove_node(other, allow_graceful=False)
+        driver.end()
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+    assert audit(read_run(driver.out)).faults == ()
+    assert read_run(driver.out).metrics()[-1]["values"]["workers_lost"] > 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from magistral.flow import Completion, Problem, Scored
 from magistral.log import open_run
 from magistral.models.load import load_recipe_model
 from magistral.pipeline.ledger import seed_of
+from magistral.pipeline.make import Ingredients, Scores
 from magistral.pipeline.run import run_rl
 from magistral.recipe import load_recipe
 from tests.pipeline.fakes import scored
@@ -41,13 +42,22 @@ class LuckyScorer:
         return scored(completion, float(seed_of(*completion.tokens) % 2))
 
 
+def lucky(hang: Path) -> AbstractContextManager[Scores]:
+    return nullcontext(LuckyScorer(hang))
+
+
+def ingredients(out: Path, *changes: str) -> Ingredients:
+    recipe = load_recipe(RECIPE, (*SMALL, *changes))
+    assert recipe.rl is not None
+    model, tokenizer = load_recipe_model(recipe.model, recipe.seed)
+    return Ingredients(recipe, recipe.rl, model, tokenizer, partial(lucky, out / "hang"))
+
+
 def main(out: Path, *changes: str) -> None:
     torch.set_num_threads(1)
-    recipe = load_recipe(RECIPE, (*SMALL, *changes))
-    model, tokenizer = load_recipe_model(recipe.model, recipe.seed)
-    make_scorer = partial(nullcontext, LuckyScorer(out / "hang"))
-    with open_run(out, recipe, stage="rl", model="scratch", resume=True) as folder:
-        run_rl(recipe, model, tokenizer, PROBLEMS, make_scorer, folder, on_step=lambda _: None)
+    parts = ingredients(out, *changes)
+    with open_run(out, parts.recipe, stage="rl", model="scratch", resume=True) as folder:
+        run_rl(parts, PROBLEMS, folder, on_step=lambda _: None)
 
 
 if __name__ == "__main__":

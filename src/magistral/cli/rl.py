@@ -49,12 +49,13 @@ def command(
         if folder is None:
             return
         loaded, tokenizer, train, _ = load("RL", checked, model, threads)
+        from magistral.pipeline.make import Ingredients
         from magistral.pipeline.run import run_rl
 
         n_before = len(folder.metrics())
         with progress("RL: steps", checked.rl.steps, min(n_before, checked.rl.steps)) as advance:
-            make_scorer = partial(scorer_of, checked, tokenizer)
-            run_rl(checked, loaded, tokenizer, train, make_scorer, folder, on_step=lambda r: advance(1, _note(r.values)))
+            ingredients = Ingredients(checked, checked.rl, loaded, tokenizer, partial(scorer_of, checked, tokenizer))
+            run_rl(ingredients, train, folder, on_step=lambda report: advance(1, _note(report.values)))
 
 
 def _note(values: dict[str, float]) -> str:

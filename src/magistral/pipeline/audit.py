@@ -80,6 +80,6 @@ def _faults_of_completion(row: dict[str, Any]) -> list[str]:
         )
     if versions != sorted(versions):
         faults.append(f"{name} has versions that fall")
-    if versions and versions[-1] >= row["step"]:
+    if row["trained"] and versions[-1] >= row["step"]:
         faults.append(f"{name} was written by weights that its own step made")
     return faults

@@ -5,8 +5,8 @@ train     scored      weights    n_batch completions of whole,      verify
                                  diverse groups
 
 Nothing is thrown away for being old: a place is freed only when its group was trained on or dropped, so at most n_async
-completions are ever under way, and a completion is on average at most n_async / n_batch steps older than the weights it
-trains (pacing). What is trained on has the lengths of what was asked: no group is left behind for being long.
+completions are ever under way, and the weights that began a completion are on average at most n_async / n_batch - 1 versions
+older than those it trains (pacing). What is trained on has the lengths of what was asked: no group is left behind for being long.
 At n_async = n_batch this is the synchronous loop, bit for bit, on every runtime: what takes the places of dropped groups is
 then asked when all that is under way has been judged, so that what is written side by side hangs on no clock.
 """

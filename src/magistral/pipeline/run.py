@@ -7,38 +7,23 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
-from magistral.errors import RecipeError
 from magistral.flow import Problem, StepReport
 from magistral.log import RunFolder
-from magistral.models.transformer import Transformer
 from magistral.pipeline.ledger import Ledger
 from magistral.pipeline.loop import Pace, Roles, run
-from magistral.pipeline.make import Ingredients, MakeScorer, inline_roles
+from magistral.pipeline.make import Ingredients, inline_roles
 from magistral.pipeline.record import Checkpoints, Record
 from magistral.pipeline.waits import Waits
-from magistral.recipe import Recipe, Rl
-from magistral.text.tokens import Tokenizer
+from magistral.recipe import Rl
 
 OnStep = Callable[[StepReport], None]
 
 
-def run_rl(  # noqa: PLR0913 - each is one thing that the verb wires in
-    recipe: Recipe,
-    model: Transformer,
-    tokenizer: Tokenizer,
-    problems: Sequence[Problem],
-    make_scorer: MakeScorer,
-    folder: RunFolder,
-    *,
-    on_step: OnStep,
-) -> None:
+def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFolder, *, on_step: OnStep) -> None:
     """Goes on from the folder's ledger if it has one. Ctrl-C leaves a checkpoint of the last whole step.
 
     Raises RunFailed (TrainingFailed, with the batch saved) where the run ends as a failure."""
-    if recipe.rl is None:
-        raise RecipeError("the recipe has no section [rl]")
-    ingredients = Ingredients(recipe, recipe.rl, model, tokenizer, make_scorer)
-    ledger = Ledger(problems, seed=recipe.seed, group_size=recipe.rl.group_size)
+    ledger = Ledger(problems, seed=ingredients.recipe.seed, group_size=ingredients.rl.group_size)
     try:
         asyncio.run(_run(ingredients, ledger, folder, on_step))
     except BaseExceptionGroup as e:

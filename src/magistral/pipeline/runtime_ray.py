@@ -97,7 +97,8 @@ class RayGenerators:
                 self._hear(worker, await worker.answer(calls.popleft(), what))
             elif not calls:
                 self._asked.clear()
-                await self._asked.wait()
+                with self.crew.waits(worker.name, "generate", "a group to write"):
+                    await self._asked.wait()
 
     def _take(self, held: set[int]) -> list[Request]:
         share = -(-self.groups_in_flight // max(1, len(self.workers) - len(self._out)))
@@ -140,11 +141,12 @@ class RayVerifiers:
     async def score(self, group: list[Completion]) -> list[Scored]:
         what = f"the verdicts on group {group[0].group} (problem {group[0].problem.id})"
         for _ in range(2):
-            worker = await self._free.get()
+            with self.crew.waits("verify", "verifiers", f"one that is free for {what}"):
+                worker = await self._free.get()
             try:
                 await worker.up()
-                answer = await worker.answer(worker.send("score", group), what, self.crew.runtime.verify_limit_s)
-                judged, n_failed, seconds = answer
+                call = worker.send("score", group)
+                judged, n_failed, seconds = await worker.answer(call, what, self.crew.runtime.verify_limit_s)
                 self.n_failed += n_failed
                 self.crew.busy("verifier", seconds)
                 return list(judged)
@@ -216,30 +218,35 @@ async def ray_roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: W
     runtime, rl = ingredients.recipe.runtime, ingredients.rl
     with _cluster(runtime, ingredients.n_bytes):
         crew = Crew(runtime, waits)
-        shared = ray.put(ingredients)
-        placed = {"num_cpus": runtime.generator_cpus, "num_gpus": runtime.generator_gpus, "concurrency_groups": {"load": 1}}
-        generators = RayGenerators(
-            ingredients.desk(),
-            [
-                crew.worker(f"generator-{i}", "generate", GeneratorWorker, (shared, runtime.generator_cpus), **placed)
-                for i in range(runtime.n_generators)
-            ],
-            crew,
-            groups_in_flight=rl.n_async // rl.group_size,
-        )
-        verifiers = [
-            crew.worker(f"verifier-{i}", "verify", VerifierWorker, (shared,), num_cpus=1) for i in range(runtime.n_verifiers)
-        ]
-        placed = {"num_cpus": runtime.trainer_cpus, "num_gpus": runtime.trainer_gpus}
-        trainer = crew.worker("trainer", "train", TrainerWorker, (shared, runtime.trainer_cpus), **placed)
+        writers, judges, trainer = _hire(crew, ray.put(ingredients))
+        generators = RayGenerators(ingredients.desk(), writers, crew, groups_in_flight=rl.n_async // rl.group_size)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tending = [tasks.create_task(generators.tend(worker)) for worker in generators.workers]
-                yield Roles(generators, RayVerifiers(verifiers, crew), RayTrainer(trainer, crew, checkpoints), crew.values)
+                tending = [tasks.create_task(generators.tend(worker)) for worker in writers]
+                yield Roles(generators, RayVerifiers(judges, crew), RayTrainer(trainer, crew, checkpoints), crew.values)
                 for task in tending:
                     task.cancel()
         finally:
             crew.dismiss()
+
+
+def _hire(crew: Crew, shared: Any) -> tuple[list[Worker], list[Worker], Worker]:
+    """Generators, verifiers and the trainer. `shared`: the reference to their ingredients."""
+    want = crew.runtime
+    writing = {
+        "num_cpus": want.generator_cpus,
+        "num_gpus": want.generator_gpus,
+        "concurrency_groups": {"load": 1},
+        "scheduling_strategy": "SPREAD",  # the loss of one node is not the loss of all
+    }
+    arguments = (shared, want.generator_cpus)
+    generators = [
+        crew.worker(f"generator-{i}", "generate", GeneratorWorker, arguments, **writing) for i in range(want.n_generators)
+    ]
+    verifiers = [crew.worker(f"verifier-{i}", "verify", VerifierWorker, (shared,), num_cpus=1) for i in range(want.n_verifiers)]
+    training = {"num_cpus": want.trainer_cpus, "num_gpus": want.trainer_gpus}
+    trainer = crew.worker("trainer", "train", TrainerWorker, (shared, want.trainer_cpus), **training)
+    return generators, verifiers, trainer
 
 
 @contextmanager

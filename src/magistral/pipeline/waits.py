@@ -30,6 +30,7 @@ class Waits:
         """Name to {"pid": 4711, "host": "node-3"}, of those that are up."""
         self._open: dict[int, dict[str, Any]] = {}
         self._numbers = itertools.count()
+        self._last = ""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._write_on, name="waits", daemon=True)
 
@@ -40,6 +41,7 @@ class Waits:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end.set()
         self._thread.join()
+        self.write()
 
     @contextmanager
     def __call__(self, who: str, whom: str, what: str) -> Iterator[None]:
@@ -54,17 +56,16 @@ class Waits:
     def fault(self, who: str, why: str) -> None:
         self.faults.append({"time": time.time(), "who": who, "why": why})
 
+    def write(self) -> None:
+        known = {"waits": list(self._open.copy().values()), "workers": self.workers.copy(), "faults": list(self.faults)}
+        text = json.dumps(known, indent=1) + "\n"
+        if self.file is not None and text != self._last:
+            write_atomically(self.file, text)
+            self._last = text
+
     def _write_on(self) -> None:
-        last = ""
-        while True:
-            ended = self._end.wait(EVERY_S)
-            known = {"waits": list(self._open.copy().values()), "workers": self.workers.copy(), "faults": list(self.faults)}
-            text = json.dumps(known, indent=1)
-            if self.file is not None and text != last:
-                write_atomically(self.file, text + "\n")
-                last = text
-            if ended:
-                return
+        while not self._end.wait(EVERY_S):
+            self.write()
 
 
 def explain(file: Path, *, alive: bool) -> list[str]:

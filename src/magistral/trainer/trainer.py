@@ -137,12 +137,10 @@ class Trainer:
         if not isinstance(self.training, Rl):
             return sft_loss(logp_N, micro.weight_N), {}
         given = (logp_N, micro.sampled_logp_N, micro.advantage_N, micro.weight_N)
-        log_ratio_N = logp_N.detach() - micro.sampled_logp_N
-        if self.training.truncate_at is not None:
-            loss = truncated_loss(*given, truncate_at=self.training.truncate_at)
-            clipped_N = log_ratio_N.exp() > self.training.truncate_at
-        else:
-            eps = {"eps_low": self.training.eps_low, "eps_high": self.training.eps_high}
-            loss = grpo_loss(*given, **eps)
-            clipped_N = is_clipped(logp_N.detach(), micro.sampled_logp_N, micro.advantage_N, **eps)
+        log_ratio_N, truncate_at = logp_N.detach() - micro.sampled_logp_N, self.training.truncate_at
+        if truncate_at is not None:
+            return truncated_loss(*given, truncate_at=truncate_at), watched(log_ratio_N, log_ratio_N.exp() > truncate_at, micro)
+        eps_low, eps_high = self.training.eps_low, self.training.eps_high
+        loss = grpo_loss(*given, eps_low=eps_low, eps_high=eps_high)
+        clipped_N = is_clipped(logp_N.detach(), *given[1:3], eps_low=eps_low, eps_high=eps_high)
         return loss, watched(log_ratio_N, clipped_N, micro)

@@ -1,0 +1,168 @@
+"""Asynchronous against synchronous RL, and how long new weights are on their way: each role in a process of its own, on Ray.
+
+    python benchmarks/asynchronous.py            both parts, about five minutes on two cores
+    python benchmarks/asynchronous.py --quick    fewer steps and a small model on the way: to see that it runs
+
+Part 1: the nano model, groups whose lengths have a long tail (the longest five times the shortest), the same engine, trainer
+and records; n_async = n_batch (synchronous) and n_async = 2 n_batch, in turn. Completions trained on per second.
+Part 2: a model of the sizes of SmolLM2-135M from a trainer's process to a generator's, which is writing all the while: from
+the asking until the generator has checked the bytes, and how long its writing stands still.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from statistics import fmean, median
+from types import SimpleNamespace
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import ray
+import torch
+from common import load_average, versions, write_results
+
+from magistral.engines.base import Request
+from magistral.flow import Completion, Outcome, Problem, Reward, Scored, StepReport, Trace, Verdict
+from magistral.log import open_run
+from magistral.models.load import load_recipe_model
+from magistral.models.sizes import Sizes
+from magistral.models.transformer import new_transformer
+from magistral.pipeline.growing import Desk
+from magistral.pipeline.ledger import seed_of
+from magistral.pipeline.make import Ingredients
+from magistral.pipeline.run import run_rl
+from magistral.pipeline.workers import GeneratorWorker, TrainerWorker
+from magistral.recipe import load_recipe
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "nano.toml"
+SHORTEST, LONGEST, TAIL = 24, 120, 1.2
+"""Tokens; lengths are SHORTEST * a Pareto draw of this shape, cut at LONGEST: most are short, a few are five times as long."""
+N_BATCH, GROUP = 64, 8
+SMOLLM2 = Sizes(
+    family="llama", n_words=49152, dim=576, n_layers=30, n_heads=9, n_kv_heads=3, head_dim=64, hidden_dim=1536, norm_eps=1e-5,
+    rope_theta=100000.0, window=8192, tied=True,
+)  # fmt: skip
+
+
+class LongTailDesk(Desk):
+    def request(self, ordinal: int) -> Request:
+        length = min(LONGEST, int(SHORTEST * Random(seed_of("length", ordinal)).paretovariate(TAIL)))
+        return replace(super().request(ordinal), max_tokens=length)
+
+
+class LongTail(Ingredients):
+    def desk(self) -> Desk:
+        plain = Ingredients.desk(self)
+        return LongTailDesk(plain.prompt_of, plain.decode, max_tokens=LONGEST, temperature=plain.temperature)
+
+
+def score(completion: Completion) -> Scored:
+    """Every group can teach."""
+    verdict = Verdict(outcome=Outcome.RIGHT, reason="")
+    trace = Trace(thinking="", summary="", well_formed=True)
+    return Scored(completion=completion, trace=trace, verdict=verdict, reward=Reward(correctness=float(completion.index % 2)))
+
+
+def run(n_async: int, steps: int, seed: int) -> dict[str, float]:
+    changes = {
+        "seed": seed, "runtime.kind": "ray", "rl.n_async": n_async, "rl.n_batch": N_BATCH, "rl.n_minibatch": N_BATCH,
+        "rl.group_size": GROUP, "rl.steps": steps, "rl.max_tokens": LONGEST, "rl.checkpoint_every": 1000,
+        "model.window": 160, "engine.n_slots": 2 * N_BATCH,
+    }  # fmt: skip
+    recipe = load_recipe(RECIPE, tuple(f"{key}={value}" for key, value in changes.items()))
+    assert recipe.rl is not None
+    model, tokenizer = load_recipe_model(recipe.model, seed)
+    ingredients = LongTail(recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=score)))
+    problems = [Problem(id=str(i), question=f"{i} + 1 = ?", reference="") for i in range(64)]
+    reports: list[StepReport] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_run(Path(folder) / "run", recipe, stage="rl", model="scratch", resume=False) as out,
+    ):
+        run_rl(ingredients, problems, out, on_step=reports.append)
+    counted = [r.values for r in reports[2:]]  # the first two begin with an empty queue
+    seconds = sum(v["seconds"] for v in counted)
+    return {
+        "completions_per_s": N_BATCH * len(counted) / seconds,
+        "tokens_per_s": sum(v["n_tokens"] for v in counted) / seconds,
+        **{name: fmean(v[name] for v in counted) for name in ("idle/generator", "idle/trainer", "staleness")},
+        "switch_seconds": max(v["switch_seconds"] for v in counted),
+    }
+
+
+def broadcast(sizes: Sizes, n: int) -> dict[str, Any]:
+    """Medians of `n` broadcasts after two that make the buffers."""
+    recipe = load_recipe(RECIPE, ("model.window=160",))
+    assert recipe.rl is not None
+    _, tokenizer = load_recipe_model(recipe.model, 0)
+    model = new_transformer(sizes, seed=0)
+    n_bytes = sum(p.numel() for p in model.parameters()) * 4
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=4 * n_bytes + 2**28, log_to_driver=False)
+    shared = ray.put(Ingredients(recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=score))))
+    trainer = ray.remote(TrainerWorker).remote(shared, 1)
+    generator = ray.remote(concurrency_groups={"load": 1})(GeneratorWorker).remote(shared, 1)
+    request = Request(prompt=(5, 6, 7), seeds=tuple(range(8)), max_tokens=150, key=0)
+    ray.get(generator.write.remote([request], 1.0))
+    totals, fetches, switches = [], [], []
+    for version in range(1, n + 3):
+        writing = generator.write.remote([replace(request, key=version)], 1.5)
+        start = time.perf_counter()
+        seal, arrays = trainer.weights.options(num_returns=2).remote(version)
+        fetched_s, switch_s = ray.get(generator.load.options(concurrency_group="load").remote([arrays], ray.get(seal)))
+        totals.append(time.perf_counter() - start)
+        fetches.append(fetched_s)
+        switches.append(switch_s)
+        ray.get(writing)
+        del arrays
+    alone = ray.get(generator.write.remote([], 2.0))
+    n_steps = max(len(growth.gained.tokens) for growth in alone.news)
+    ray.shutdown()
+    return {
+        "megabytes": n_bytes / 1e6,
+        "total_s": median(totals[2:]),
+        "of_it_fetch_and_check_s": median(fetches[2:]),
+        "of_it_switch_s": median(switches[2:]),
+        "decode_step_s": alone.busy_s / n_steps,
+        "all_totals_s": [round(t, 3) for t in totals],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    steps, repeats = (5, 1) if args.quick else (22, 3)
+    load_before = load_average()
+    runs: dict[str, list[dict[str, float]]] = {"synchronous": [], "asynchronous": []}
+    for i in range(repeats):
+        for name, n_async in (("synchronous", N_BATCH), ("asynchronous", 2 * N_BATCH)):
+            runs[name].append(run(n_async, steps, args.seed + i))
+            print(name, {k: round(v, 4) for k, v in runs[name][-1].items()}, flush=True)
+    pairs = zip(runs["asynchronous"], runs["synchronous"], strict=True)
+    ratios = [a["completions_per_s"] / s["completions_per_s"] for a, s in pairs]
+    sent = broadcast(replace(SMOLLM2, n_layers=2) if args.quick else SMOLLM2, 2 if args.quick else 6)
+    print("ratio", [round(r, 2) for r in ratios], "broadcast", sent)
+    if not args.quick:
+        result = {
+            "versions": versions("torch", "ray", "numpy", "xxhash"), "seed": args.seed, "load_average_before": load_before,
+            "setting": {"n_batch": N_BATCH, "group": GROUP, "tokens": [SHORTEST, LONGEST], "pareto_shape": TAIL, "steps": steps},
+            "runs": runs, "ratio": ratios, "ratio_median": median(ratios), "broadcast": sent,
+        }  # fmt: skip
+        write_results("asynchronous", result)
+
+
+if __name__ == "__main__":
+    main()
