@@ -110,10 +110,19 @@ class RewardWeights(Section):
 
 
 class Engine(Section):
+    kind: Literal["native", "vllm"] = "native"
+    """What writes completions: our own engine, or vLLM on GPUs."""
     n_slots: int = Field(default=64, gt=0)
-    """Completions written at once."""
-    weights: Literal["float32", "int8"] = "float32"
-    """How the generator holds the matrices; `int8` is faster on a CPU and not quite exact, which the ratio corrects."""
+    """Completions written at once, by each generator."""
+    weights: Literal["float32", "int8", "bfloat16"] = "float32"
+    """How the generator holds the matrices. Of the native engine `int8` is faster on a CPU and not quite exact, which the ratio
+    corrects; vLLM's are `bfloat16`."""
+
+    @model_validator(mode="after")
+    def _weights_suit(self) -> Self:
+        if (self.kind == "vllm") != (self.weights == "bfloat16"):
+            raise ValueError(f'kind="{self.kind}" does not hold weights="{self.weights}": bfloat16 and vllm go together')
+        return self
 
 
 class Lora(Section):
@@ -220,6 +229,12 @@ class Runtime(Section):
     """The same of a verifier, for a group."""
     max_lost: int = Field(default=16, gt=0)
     """Workers lost since the last step, after which the run ends as a failure."""
+
+    @model_validator(mode="after")
+    def _ranks_are_processes(self) -> Self:
+        if self.kind == "inline" and self.n_trainers > 1:
+            raise ValueError(f'n_trainers={self.n_trainers} are as many processes: set kind = "ray"')
+        return self
 
 
 class Recipe(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,6 @@ import typer
 from magistral.cli.wiring import (
     N_THREADS,
     ModelName,
-    Out,
     RecipePath,
     Resume,
     Set,
@@ -29,22 +29,33 @@ Address = Annotated[
 
 def command(
     recipe: RecipePath,
-    out: Out,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder; needed but for --dry-run.", show_default=False)
+    ] = None,
     model: ModelName = None,
     resume: Resume = False,
     set_: Set = None,
     threads: Threads = N_THREADS,
     address: Address = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the resolved recipe and, of GPUs, the plan.")] = False,
+    gpu: Annotated[str, typer.Option("--gpu", help="With --dry-run: the card, as a100, h100 or h200.")] = "h100",
 ) -> None:
     """Reinforcement learning: the model writes groups of completions, verifiers judge them, the trainer learns.
 
     Ctrl-C ends it after the current step with a checkpoint; --resume goes on, after any crash too."""
     where = [] if address is None else ['runtime.kind="ray"', f'runtime.address="{address}"']
     checked = read_recipe(recipe, [*(set_ or []), *where])
-    from magistral.errors import RecipeError
+    from magistral.errors import RecipeError, UserError
 
     if checked.rl is None:
         raise RecipeError(f"{recipe} has no section [rl]: nothing to do")
+    if dry_run:
+        from magistral.cli.dry_run import print_plan
+
+        print_plan(checked, checked.rl, model or checked.model.base, gpu)
+        return
+    if out is None:
+        raise UserError("--out is missing: name the run's folder (or ask for a --dry-run)")
     with unfinished(out, checked, "rl", model or checked.model.base, resume=resume) as folder:
         if folder is None:
             return

@@ -6,6 +6,7 @@ Arithmetic from the model's sizes and the card's data sheet; the shares of a car
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 
 from magistral.engines.plan import GIB, GPU_SHARE, OVERHEAD, cache_bytes
 from magistral.models.sizes import Sizes
@@ -16,6 +17,11 @@ BANDWIDTH_SHARE, DECODE_SHARE, TRAIN_SHARE = 0.7, 0.5, 0.4
 FSDP2 are commonly seen to reach with dense models)."""
 HEAD_ROWS = 1024
 """Places whose logits the trainer holds at once."""
+MEDIAN_SHARE, SIGMA = 0.2, 0.7
+"""Lengths are log-normal, cut at the longest completion allowed: the median's share of it, and the logarithm's standard deviation
+(chosen: then the longest of a group of 16 is about 5 times its shortest or more, as in section 3 of the paper)."""
+N_PROMPT = 400
+"""Tokens (chosen: the system prompt and a problem)."""
 VERIFY_S = 0.02
 """Seconds for a completion (chosen: a mathematical answer's comparison in a warm process)."""
 
@@ -75,15 +81,15 @@ def speeds_of(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Speeds:
     """A training token costs 2 operations a weight forward, as many for the gradients of what goes in, as many for those of the
     weights that are trained, and 2 again where activations are computed again; attention's share is left out (under a tenth at
     32,000 tokens of the 24B). FSDP2 gathers the weights in bf16 twice for a micro-batch and scatters gradients in float32."""
-    n, n_gpus = sizes.n_parameters, max(1.0, runtime.generator_gpus)
+    n = sizes.n_parameters
     operations = n * (4 + 2 * trained_share(sizes, rl) + 2 * rl.recompute)
     moved = n * (4 + 4 * trained_share(sizes, rl)) if runtime.n_trainers > 1 else 0.0
-    read = gpu.bandwidth * BANDWIDTH_SHARE * n_gpus
+    read = gpu.bandwidth * BANDWIDTH_SHARE * runtime.generator_gpus
     return Speeds(
         decode_s=2 * n / read,
-        row_s=2 * n / (gpu.flops * DECODE_SHARE * n_gpus),
+        row_s=2 * n / (gpu.flops * DECODE_SHARE * runtime.generator_gpus),
         cached_s=cache_bytes(sizes, 1) / read,
-        token_s=operations / (gpu.flops * TRAIN_SHARE),
+        token_s=operations / (gpu.flops * TRAIN_SHARE * runtime.trainer_gpus),
         micro_s=moved / gpu.link,
         optimizer_s=28 * n * trained_share(sizes, rl) / runtime.n_trainers / (gpu.bandwidth * BANDWIDTH_SHARE),
         broadcast_s=2 * n / gpu.link,
@@ -92,7 +98,7 @@ def speeds_of(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Speeds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes on one GPU."""
+    """Bytes on one GPU, or on the part of it that is asked for."""
 
     parts: dict[str, int]
     limit: int
@@ -106,12 +112,18 @@ class Memory:
         return self.total <= self.limit
 
 
+def mean_held(rl: Rl) -> float:
+    """Tokens in the cache of a completion, in the mean over its life: its prompt and half of what it will be (long ones live
+    longer: E[n^2] / 2 E[n])."""
+    return N_PROMPT + MEDIAN_SHARE * rl.max_tokens * exp(1.5 * SIGMA**2) / 2
+
+
 def generator_memory(sizes: Sizes, gpu: Gpu, runtime: Runtime, *, n_slots: int, n_tokens: float) -> Memory:
     """`n_tokens`: mean of a completion's prompt and what is written of it, over its life. A generator's GPUs share all evenly."""
     n_gpus = max(1.0, runtime.generator_gpus)
     cache = cache_bytes(sizes, round(n_slots * n_tokens))
     parts = {"weights (bf16)": 2 * sizes.n_parameters / n_gpus, "keys and values": cache / n_gpus, "engine": OVERHEAD}
-    return Memory(parts={name: round(part) for name, part in parts.items()}, limit=int(gpu.memory * GPU_SHARE))
+    return Memory(parts={name: round(part) for name, part in parts.items()}, limit=_limit(gpu, runtime.generator_gpus))
 
 
 def trainer_memory(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Memory:
@@ -127,9 +139,13 @@ def trainer_memory(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Memory:
     whole = 2 * (2 * layer + ends) + (4 * max(ends, layer) if rl.lora is None else 0)
     parts = {
         "weights, gradients, moments": (16 * share * n + frozen) / runtime.n_trainers,
-        "gathered": whole if runtime.n_trainers > 1 or rl.lora is None else 0,
+        "gathered": whole,
         "activations": kept,
         "mask": 5 * t * t,
         "logits": 12 * min(t, HEAD_ROWS) * sizes.n_words,
     }
-    return Memory(parts={name: round(part) for name, part in parts.items()}, limit=int(gpu.memory * GPU_SHARE))
+    return Memory(parts={name: round(part) for name, part in parts.items()}, limit=_limit(gpu, runtime.trainer_gpus))
+
+
+def _limit(gpu: Gpu, n_gpus: float) -> int:
+    return int(gpu.memory * GPU_SHARE * min(1.0, n_gpus))

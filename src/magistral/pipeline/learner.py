@@ -43,7 +43,11 @@ class Learner:
 
     async def save(self, folder: Path) -> None:
         """The model in Hugging Face format, and the trainer's state."""
-        save_model(folder, self.trainer.model, self.tokenizer, self.trainer.all_weights())
+        weights = self.trainer.all_weights()
+        if self.trainer.ranks.rank == 0:
+            save_model(folder, self.trainer.model, self.tokenizer, weights)
+        else:
+            list(weights)  # nothing, but all ranks gather
         self.trainer.save(folder)
 
     async def restore(self, folder: Path) -> None:

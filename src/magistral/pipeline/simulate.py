@@ -21,13 +21,20 @@ from typing import Any
 from magistral.engines.base import Begun
 from magistral.errors import RunFailed
 from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
-from magistral.pipeline.forecast import Speeds
+from magistral.models.sizes import Sizes
+from magistral.pipeline.forecast import MEDIAN_SHARE, N_PROMPT, SIGMA, Gpu, Speeds, speeds_of
 from magistral.pipeline.loop import Asked, Pace, Roles, Trained, run
 from magistral.pipeline.waits import Waits
+from magistral.recipe import Recipe, Rl
 
 LOOK_EVERY = 256
 """Decode steps after which a generator's pace is reckoned anew, since its cache has grown (chosen: a few percent of a long
 completion)."""
+
+DROPPED = 0.3
+"""Share of groups that teach nothing (chosen)."""
+N_STEPS = 8
+"""Enough for a pace to settle (chosen)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +86,9 @@ def simulate(setting: Setting) -> Forecast:
         return runner.run(_simulated(setting))
 
 
-def bottleneck(setting: Setting) -> tuple[str, dict[str, float]]:
-    """What, if it took half as long, would raise tokens a second most; and by which factor each would."""
-    s, before = setting.speeds, simulate(setting).tokens_per_s
+def bottleneck(setting: Setting) -> tuple[Forecast, str, dict[str, float]]:
+    """The forecast; what, if it took half as long, would raise tokens a second most; and by which factor each would."""
+    s, found = setting.speeds, simulate(setting)
     halved = {
         "decoding": replace(s, decode_s=s.decode_s / 2, row_s=s.row_s / 2, cached_s=s.cached_s / 2),
         "training": replace(s, token_s=s.token_s / 2, optimizer_s=s.optimizer_s / 2),
@@ -89,8 +96,32 @@ def bottleneck(setting: Setting) -> tuple[str, dict[str, float]]:
         "broadcast": replace(s, broadcast_s=s.broadcast_s / 2, switch_s=s.switch_s / 2),
         "verifying": replace(s, verify_s=s.verify_s / 2),
     }
-    gains = {name: simulate(replace(setting, speeds=speeds)).tokens_per_s / before for name, speeds in halved.items()}
-    return max(gains, key=lambda name: gains[name]), gains
+    gains = {name: simulate(replace(setting, speeds=speeds)).tokens_per_s / found.tokens_per_s for name, speeds in halved.items()}
+    return found, max(gains, key=lambda name: gains[name]), gains
+
+
+def setting_of(recipe: Recipe, rl: Rl, sizes: Sizes, gpu: Gpu) -> Setting:
+    """Of a recipe on such GPUs."""
+    runtime = recipe.runtime
+    return Setting(
+        speeds=speeds_of(sizes, gpu, runtime, rl),
+        lengths=log_normal(MEDIAN_SHARE * rl.max_tokens, SIGMA, rl.max_tokens),
+        n_prompt=N_PROMPT,
+        n_generators=runtime.n_generators,
+        n_slots=recipe.engine.n_slots,
+        n_ranks=runtime.n_trainers,
+        n_verifiers=runtime.n_verifiers,
+        group_size=rl.group_size,
+        micro_batch_tokens=rl.micro_batch_tokens,
+        dropped=DROPPED,
+        pace=Pace(
+            groups_per_batch=rl.n_batch // rl.group_size,
+            groups_in_flight=rl.n_async // rl.group_size,
+            first_version=1,
+            last_version=N_STEPS,
+            max_skipped=10**6,
+        ),
+    )
 
 
 class _Clock(selectors.DefaultSelector):

@@ -41,7 +41,7 @@ class Ranks:
 
     def shard(self, module: nn.Module, model: Transformer) -> None:
         """Each layer of `model`, then what is left of `module` around it. On a GPU bf16 computes, float32 is kept of what is
-        trained, and bf16 of what is frozen. Nothing stays whole between passes: a look without a gradient leaves nothing stale."""
+        trained, bf16 of what is frozen. Nothing stays whole between passes: a look without a gradient leaves nothing stale."""
         if self.device.type == "cuda":
             for p in model.parameters():
                 p.data = p.data if p.requires_grad else p.data.bfloat16()
