@@ -231,7 +231,7 @@ def _same_run(run: RunFolder, recipe: Recipe, stage: str) -> None:
     if run.info()["stage"] != stage:
         raise RunFolderError(f"{run.path} holds a run of `magistral {run.info()['stage']}`, not of `{stage}`: name another --out")
     before = load_recipe(run.path / "recipe.toml")
-    if before.model_copy(update={"runtime": recipe.runtime}) != recipe:  # a run may go on elsewhere
+    if before.model_copy(update={"runtime": recipe.runtime, "log": recipe.log}) != recipe:  # a run may go on elsewhere
         raise RunFolderError(f"{run.path} was started with another recipe (see its recipe.toml): name another --out")
 
 

@@ -237,6 +237,11 @@ class Runtime(Section):
         return self
 
 
+class Log(Section):
+    mirrors: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Where the numbers of a run's steps are sent besides its own files."""
+
+
 class Recipe(Section):
     name: str
     seed: int = Field(default=0, ge=0)
@@ -246,6 +251,7 @@ class Recipe(Section):
     reward: RewardWeights
     engine: Engine = Engine()
     runtime: Runtime = Runtime()
+    log: Log = Log()
     sft: Sft | None = None
     rl: Rl | None = None
     eval: Eval

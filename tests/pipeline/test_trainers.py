@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_a_rank_that_dies_is_replaced_and_one_rank_goes_on_from_what_two_have_sa
     assert audit(run).faults == ()
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _command(process: Any) -> list[str]:
     with suppress(psutil.NoSuchProcess):
         return list(process.cmdline())
     return []

@@ -22,7 +22,7 @@ from magistral.trainer.ranks import ALONE, Ranks, free_address, joined
 from magistral.trainer.trainer import Trainer
 
 Arrays = dict[str, Any]
-Act = Callable[[Transformer, Sequence[Item], Rl, Path, Ranks], Any]
+Act = Callable[..., Any]
 MOST = 4
 LENGTHS = (3, 4, 5, 6, 7, 3, 4)
 ITEMS = [

@@ -69,10 +69,10 @@ def _print_one(title: str, memory: Memory) -> None:
 
 
 def _print_forecast(recipe: Recipe, rl: Rl, sizes: Sizes, gpu: Gpu) -> None:
+    from magistral.pipeline.forecast import speeds_of
     from magistral.pipeline.simulate import bottleneck, setting_of
 
-    setting = setting_of(recipe, rl, sizes, gpu)
-    found, what, gains = bottleneck(setting)
+    found, what, gains = bottleneck(setting_of(recipe, rl, speeds_of(sizes, gpu, recipe.runtime, rl)))
     typer.echo(_told(found, rl))
     typer.echo(f"# what limits it: {what} (twice as fast: {gains[what]:.2f} times the tokens a second)")
     typer.echo("# assumed: lengths, shares of the card's peak and links as in docs/scaling.md; the loop ran in virtual time")

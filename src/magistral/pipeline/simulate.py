@@ -21,8 +21,7 @@ from typing import Any
 from magistral.engines.base import Begun
 from magistral.errors import RunFailed
 from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
-from magistral.models.sizes import Sizes
-from magistral.pipeline.forecast import MEDIAN_SHARE, N_PROMPT, SIGMA, Gpu, Speeds, speeds_of
+from magistral.pipeline.forecast import MEDIAN_SHARE, N_PROMPT, SIGMA, Speeds
 from magistral.pipeline.loop import Asked, Pace, Roles, Trained, run
 from magistral.pipeline.waits import Waits
 from magistral.recipe import Recipe, Rl
@@ -100,11 +99,11 @@ def bottleneck(setting: Setting) -> tuple[Forecast, str, dict[str, float]]:
     return found, max(gains, key=lambda name: gains[name]), gains
 
 
-def setting_of(recipe: Recipe, rl: Rl, sizes: Sizes, gpu: Gpu) -> Setting:
-    """Of a recipe on such GPUs."""
+def setting_of(recipe: Recipe, rl: Rl, speeds: Speeds) -> Setting:
+    """Of a recipe on workers of such speeds."""
     runtime = recipe.runtime
     return Setting(
-        speeds=speeds_of(sizes, gpu, runtime, rl),
+        speeds=speeds,
         lengths=log_normal(MEDIAN_SHARE * rl.max_tokens, SIGMA, rl.max_tokens),
         n_prompt=N_PROMPT,
         n_generators=runtime.n_generators,

@@ -137,8 +137,8 @@ class TrainerWorker(RankWorker):
 
     def __init__(self, ingredients: Ingredients, n_threads: int) -> None:
         want, address = ingredients.recipe.runtime, free_address()
-        placed = {"num_cpus": want.trainer_cpus, "num_gpus": want.trainer_gpus}
-        make, shared = ray.remote(**placed)(RankWorker), ray.put(ingredients)
+        make = ray.remote(num_cpus=want.trainer_cpus, num_gpus=want.trainer_gpus)(RankWorker)
+        shared = ray.put(ingredients)
         self._others = [make.remote(shared, n_threads, rank, address) for rank in range(1, want.n_trainers)]
         super().__init__(ingredients, n_threads, 0, address)
 
