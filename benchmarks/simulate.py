@@ -41,7 +41,7 @@ CLUSTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "rl.max_tokens=6144", "reward.l_max=6144", "reward.l_cache=2048",
     )),
     "8 H100": ("h100", (
-        LORA, "runtime.n_generators=2", "runtime.n_trainers=4", "engine.n_slots=48",
+        LORA, "runtime.n_generators=3", "runtime.n_trainers=2", "engine.n_slots=48",
         "rl.n_batch=256", "rl.n_minibatch=256", "rl.n_async=512",
     )),
     "256 H100": ("h100", ()),

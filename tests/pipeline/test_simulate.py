@@ -43,8 +43,10 @@ def test_with_twice_as_many_in_flight_writing_goes_on_while_the_trainer_trains()
 
 def test_a_step_takes_longer_with_more_completions_and_more_tokens_in_the_cache() -> None:
     assert simulate(setting(replace(FREE, row_s=0.5))).step_s == pytest.approx(10 * (1 + 4 * 0.5))
-    one = simulate(setting(replace(FREE, cached_s=0.01), n_tokens=1)).step_s
-    assert one == pytest.approx(1 + 0.01 * 4 * 2)  # four completions, whose prompts are of two tokens
+    one, ten = (simulate(setting(replace(FREE, cached_s=0.01), n_tokens=n)).step_s for n in (1, 10))
+    # four completions, whose prompts are of two tokens; of what is written half is there in the mean
+    assert one == pytest.approx(1 + 0.01 * 4 * 2.5)
+    assert ten == pytest.approx(10 + 0.01 * 4 * 10 * (2 + 5))
 
 
 def test_ranks_wait_for_the_largest_micro_batch_of_their_turn() -> None:

@@ -10,9 +10,9 @@ import typer
 
 from magistral.cli.wiring import (
     N_THREADS,
+    Mirrors,
     ModelName,
     RecipePath,
-    Mirrors,
     Resume,
     Set,
     Threads,

@@ -13,6 +13,7 @@ from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import sqrt
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -25,10 +26,6 @@ from magistral.pipeline.forecast import MEDIAN_SHARE, N_PROMPT, SIGMA, Speeds
 from magistral.pipeline.loop import Asked, Pace, Roles, Trained, run
 from magistral.pipeline.waits import Waits
 from magistral.recipe import Recipe, Rl
-
-LOOK_EVERY = 256
-"""Decode steps after which a generator's pace is reckoned anew, since its cache has grown (chosen: a few percent of a long
-completion)."""
 
 DROPPED = 0.3
 """Share of groups that teach nothing (chosen)."""
@@ -179,9 +176,14 @@ class _Generator:
         self._paused_s += self.setting.speeds.switch_s if self.writing else 0.0
         self._go_on()
 
-    def _step_s(self) -> float:
-        s = self.setting.speeds
-        return s.decode_s + s.row_s * len(self.writing) + s.cached_s * self.cached
+    def _pace(self) -> tuple[float, float]:
+        """So many steps take b * steps + a * steps ** 2 seconds, since each adds to the cache what the next ones read: a, b."""
+        s, n = self.setting.speeds, len(self.writing)
+        return s.cached_s * n / 2, s.decode_s + s.row_s * n + s.cached_s * self.cached
+
+    def _steps_in(self, seconds: float) -> float:
+        a, b = self._pace()
+        return 2 * seconds / (b + sqrt(b * b + 4 * a * seconds))
 
     def pass_time(self) -> None:
         """What was done since it was last looked at."""
@@ -191,7 +193,7 @@ class _Generator:
         self.busy_s += elapsed
         self.filled_s += elapsed * len(self.writing) / self.setting.n_slots
         paused, self._paused_s = min(elapsed, self._paused_s), max(0.0, self._paused_s - elapsed)
-        n = (elapsed - paused) / self._step_s()
+        n = self._steps_in(elapsed - paused)
         self.steps += n
         self.cached += n * len(self.writing)
         self.n_written += n * len(self.writing)
@@ -214,8 +216,9 @@ class _Generator:
         if self._timer is not None:
             self._timer.cancel()
         if self.writing:
-            steps = min(LOOK_EVERY, max(0.0, self.writing[0][0] - self.steps))
-            self._timer = self._loop.call_later(self._paused_s + steps * self._step_s(), self._wake)
+            a, b = self._pace()
+            steps = max(0.0, self.writing[0][0] - self.steps)
+            self._timer = self._loop.call_later(self._paused_s + b * steps + a * steps**2, self._wake)
 
 
 @dataclass
