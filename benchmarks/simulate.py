@@ -46,9 +46,9 @@ CLUSTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     )),
     "256 H100": ("h100", ()),
     "4096 H100, the same batch": ("h100", ("runtime.n_generators=1792", "runtime.n_trainers=512")),
-    "4096 H100, a batch of 32 k": ("h100", (
+    "4096 H100, a batch of 16 k": ("h100", (
         "runtime.n_generators=1792", "runtime.n_trainers=512", "runtime.n_verifiers=1024",
-        "rl.n_batch=32768", "rl.n_minibatch=32768", "rl.n_async=65536",
+        "rl.n_batch=16384", "rl.n_minibatch=16384", "rl.n_async=32768",
     )),
 }  # fmt: skip
 """Name to card and changes of recipes/small_rl.toml."""

@@ -10,7 +10,6 @@
 #SBATCH --cpus-per-task=96
 #SBATCH --exclusive
 #SBATCH --time=48:00:00
-#SBATCH --signal=INT@300
 set -euo pipefail
 recipe=$1 out=$2
 port=6379

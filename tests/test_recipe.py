@@ -100,7 +100,7 @@ def test_an_unknown_key_names_the_nearest(path: Path, override: str, expected: s
         ("rl.lr=nan", "rl.lr: Input should be a finite number (got nan)"),
         ("rl.eps_low=1.0", "rl.eps_low: Input should be less than 1 (got 1.0)"),
         ("rl.group_size=1", "rl.group_size: Input should be greater than 1 (got 1)"),
-        ("engine.weights='int4'", "engine.weights: Input should be 'float32', 'int8' or 'bfloat16' (got 'int4')"),
+        ("engine.weights='int4'", "engine.weights: Input should be 'float32' or 'int8' (got 'int4')"),
         ("problems.families=[]", "problems.families: Tuple should have at least 1 item after validation, not 0 (got [])"),
         ("seed=-1", "seed: Input should be greater than or equal to 0 (got -1)"),
         ("eval.top_p=1.5", "eval.top_p: Input should be less than or equal to 1 (got 1.5)"),

@@ -114,14 +114,13 @@ class Engine(Section):
     """What writes completions: our own engine, or vLLM on GPUs."""
     n_slots: int = Field(default=64, gt=0)
     """Completions written at once, by each generator."""
-    weights: Literal["float32", "int8", "bfloat16"] = "float32"
-    """How the generator holds the matrices. Of the native engine `int8` is faster on a CPU and not quite exact, which the ratio
-    corrects; vLLM's are `bfloat16`."""
+    weights: Literal["float32", "int8"] = "float32"
+    """How the native engine holds the matrices; `int8` is faster on a CPU and not quite exact, which the ratio corrects."""
 
     @model_validator(mode="after")
-    def _weights_suit(self) -> Self:
-        if (self.kind == "vllm") != (self.weights == "bfloat16"):
-            raise ValueError(f'kind="{self.kind}" does not hold weights="{self.weights}": bfloat16 and vllm go together')
+    def _weights_are_native(self) -> Self:
+        if self.kind == "vllm" and self.weights != "float32":
+            raise ValueError(f'weights="{self.weights}" is for kind = "native": leave it out')
         return self
 
 

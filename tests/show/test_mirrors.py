@@ -55,7 +55,7 @@ def test_each_service_is_given_every_step_and_closed(
     name: str, logs: str, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = Fake()
-    monkeypatch.setitem(sys.modules, name, service)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, name, service)
     assert send(run, name) == []
     assert [args for called, args in service.calls if called == logs] == [(s.values,) for s in STEPS]
     assert service.calls[-1][0] in ("finish", "end_run")
@@ -89,8 +89,8 @@ def test_a_mirror_that_fails_is_said_once_and_the_others_go_on(run: RunFolder, m
         raise ConnectionError("no route to host")
 
     good = Fake()
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: SimpleNamespace(log=broken, finish=broken)))  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "trackio", good)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: SimpleNamespace(log=broken, finish=broken)))
+    monkeypatch.setitem(sys.modules, "trackio", good)
     assert send(run, "wandb", "trackio") == ["mirror wandb: ConnectionError: no route to host; the run goes on without it"]
     assert [args for called, args in good.calls if called == "log"] == [(s.values,) for s in STEPS]
 

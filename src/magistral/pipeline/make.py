@@ -58,7 +58,7 @@ class Ingredients:
     def engine(self) -> NativeEngine:
         """With a copy of the model: to be made before the trainer puts LoRA into it."""
         settings = self.recipe.engine
-        if settings.kind != "native" or settings.weights == "bfloat16":
+        if settings.kind != "native":
             raise RecipeError(
                 'engine.kind="vllm": a run cannot send weights to vLLM yet; plan it with --dry-run, or set engine.kind="native"'
             )

@@ -29,7 +29,7 @@ from magistral.recipe import Recipe, Rl
 
 DROPPED = 0.3
 """Share of groups that teach nothing (chosen)."""
-N_STEPS = 8
+N_STEPS = 6
 """Enough for a pace to settle (chosen)."""
 
 
