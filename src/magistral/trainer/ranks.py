@@ -95,11 +95,11 @@ def joined(rank: int, n: int, *, address: str, device: torch.device = CPU, limit
         dist.destroy_process_group()
 
 
-def free_address() -> str:
-    """Of this machine, for the first rank: host:port, free at this moment."""
+def free_address(host: str = "127.0.0.1") -> str:
+    """Of the first rank, as the others reach it: host:port, free at this moment."""
     with socket.socket() as s:
         s.bind(("", 0))
-        return f"{socket.gethostbyname(socket.gethostname())}:{s.getsockname()[1]}"
+        return f"{host}:{s.getsockname()[1]}"
 
 
 def recompute(model: Transformer) -> None:
