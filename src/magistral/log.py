@@ -318,7 +318,7 @@ def _same_run(run: RunFolder, recipe: Resolved, stage: str, model: str) -> None:
     except (OSError, ValueError):
         before = None
     if before is not None and isinstance(recipe, Recipe):  # a run may go on elsewhere
-        before = before.model_copy(update={"runtime": recipe.runtime})
+        before = before.model_copy(update={"runtime": recipe.runtime, "log": recipe.log})
     if before != recipe:
         raise RunFolderError(f"{run.path} was started with another recipe (see its recipe.toml): name another --out")
     named = str(info.get("model"))

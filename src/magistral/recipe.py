@@ -118,10 +118,18 @@ class RewardWeights(Section):
 
 
 class Engine(Section):
+    kind: Literal["native", "vllm"] = "native"
+    """What writes completions: our own engine, or vLLM on GPUs."""
     n_slots: int = Field(default=64, gt=0)
-    """Completions written at once."""
+    """Completions written at once, by each generator."""
     weights: Literal["float32", "int8"] = "float32"
-    """How the generator holds the matrices; `int8` is faster on a CPU and not quite exact, which the ratio corrects."""
+    """How the native engine holds the matrices; `int8` is faster on a CPU and not quite exact, which the ratio corrects."""
+
+    @model_validator(mode="after")
+    def _weights_are_native(self) -> Self:
+        if self.kind == "vllm" and self.weights != "float32":
+            raise ValueError(f'weights="{self.weights}" is for kind = "native": leave it out')
+        return self
 
 
 class Lora(Section):
@@ -143,6 +151,8 @@ class Training(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     micro_batch_tokens: int = Field(default=1024, gt=0)
     """Tokens in one forward and backward pass: bounds memory, changes nothing else."""
+    recompute: bool = False
+    """Activations are computed again in the backward pass instead of kept: a third more work for much less memory."""
     lora: Lora | None = None
     """Absent: every weight is trained."""
 
@@ -216,6 +226,8 @@ class Runtime(Section):
     address: str = ""
     """Of a Ray cluster, as `auto` or `ray://host:10001`; empty: Ray is started on this machine for the run alone."""
     n_generators: int = Field(default=1, gt=0)
+    n_trainers: int = Field(default=1, gt=0)
+    """Ranks that take each step together, every one with its part of the weights."""
     n_verifiers: int = Field(default=1, gt=0)
     generator_cpus: int = Field(default=1, gt=0)
     """Cores, and torch threads, of each."""
@@ -230,6 +242,17 @@ class Runtime(Section):
     """The same of a verifier, for a group."""
     max_lost: int = Field(default=16, gt=0)
     """Workers lost since the last step, after which the run ends as a failure."""
+
+    @model_validator(mode="after")
+    def _ranks_are_processes(self) -> Self:
+        if self.kind == "inline" and self.n_trainers > 1:
+            raise ValueError(f'n_trainers={self.n_trainers} are as many processes: set kind = "ray"')
+        return self
+
+
+class Log(Section):
+    mirrors: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Where the numbers of a run's steps are sent besides its own files."""
 
 
 class Resolved(Section):
@@ -248,6 +271,7 @@ class Recipe(Resolved):
     runtime: Runtime = Runtime()
     curation: Curation | None = None
     distill: Distill | None = None
+    log: Log = Log()
     sft: Sft | None = None
     rl: Rl | None = None
     eval: Eval

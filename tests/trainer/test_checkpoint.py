@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> RunFolder:
     for step in (1, 2):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
-        for name in ("trainer.pt", "state.json"):
+        for name in ("trainer-0-of-1.safetensors", "state.json"):
             (folder / name).write_text("{}")
     return RunFolder(tmp_path)
 

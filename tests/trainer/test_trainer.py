@@ -144,36 +144,30 @@ def test_a_restored_trainer_goes_on_bit_for_bit(lora: Lora | None, tiny: Tiny, t
     model = tiny()
     whole = Trainer(model, training, seed=0)
     whole.step(items)
-    whole.save(tmp_path / "trainer.pt")
+    whole.save(tmp_path)
     values = whole.step(items)
     again = tiny()
     resumed = Trainer(again, training, seed=0)
-    resumed.restore(tmp_path / "trainer.pt")
+    resumed.restore(tmp_path)
     assert resumed.step(items) == values
     assert equal(state(again), state(model))
     assert resumed.n_steps == 2
 
 
 def test_a_state_of_another_recipe_or_a_broken_one_is_refused_and_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
-    Trainer(tiny(), rl(lora=LORA), seed=0).save(tmp_path / "lora.pt")
-    Trainer(tiny(), rl(), seed=0).save(whole := tmp_path / "whole.pt")
-    (tmp_path / "broken.pt").write_bytes(b"not a state")
-    (tmp_path / "hello.pt").write_bytes(b"hello")
-    torch.save({}, tmp_path / "other.pt")
-    torch.save([1], tmp_path / "list.pt")
-    torch.save({**torch.load(whole), "optimizer": {}}, tmp_path / "half.pt")
-    (tmp_path / "empty.pt").write_bytes(b"")
+    for name in ("lora", "broken", "half", "no"):
+        (tmp_path / name).mkdir()
+    Trainer(tiny(), rl(lora=LORA), seed=0).save(tmp_path / "lora")
+    (tmp_path / "broken" / "trainer-0-of-1.safetensors").write_bytes(b"not a state")
+    Trainer(tiny(), rl(), seed=0).save(tmp_path / "half")
+    (tmp_path / "half" / "trainer-0-of-1.safetensors").rename(tmp_path / "half" / "trainer-0-of-2.safetensors")
     model = tiny(seed=3)
     trainer, before = Trainer(model, rl(), seed=0), state(model)
     for name, message in (
-        ("lora.pt", "another recipe"),
-        ("broken.pt", "cannot be read"),
-        ("empty.pt", "cannot be read"),
-        ("hello.pt", "cannot be read"),
-        ("other.pt", "cannot be read"),
-        ("list.pt", "cannot be read"),
-        ("half.pt", "cannot be read .*: remove its folder to go on from the checkpoint before"),
-        ("no.pt", "no.pt"),
+        ("lora", "another recipe"),
+        ("broken", "cannot be read"),
+        ("half", "no whole state"),
+        ("no", "no whole state"),
     ):
         with pytest.raises(RunFolderError, match=message):
             trainer.restore(tmp_path / name)
@@ -210,3 +204,21 @@ def test_supervised_steps_lower_the_held_out_loss_of_what_they_learn(tiny: Tiny)
     assert values["loss"] == pytest.approx(by_hand, abs=1e-5)
     assert (values["n_tokens"], values["n_inputs"]) == (5, 6)  # of each, the last token is only predicted
     assert trainer.held_out_loss(items) < by_hand
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["every weight", "additions"])
+def test_computing_activations_again_changes_no_bit(lora: Lora | None, tiny: Tiny) -> None:
+    items = written(tiny())
+    kept, again = tiny(), tiny()
+    assert Trainer(kept, rl(lora=lora), seed=0).step(items) == Trainer(again, rl(lora=lora, recompute=True), seed=0).step(items)
+    assert equal(state(kept), state(again))
+
+
+def test_logits_in_parts_give_the_step_of_logits_at_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = written(tiny())
+    whole, parts = Trainer(tiny(), rl(), seed=0), Trainer(tiny(), rl(), seed=0)
+    values = whole.step(items)
+    monkeypatch.setattr("magistral.trainer.logprobs.HEAD_ROWS", 5)
+    assert parts.step(items) == pytest.approx(values, rel=1e-4, abs=1e-6)
+    micro = collate(items, 64)[0]
+    assert parts.logprobs(micro).tolist() == pytest.approx(whole.logprobs(micro).tolist(), abs=1e-4)

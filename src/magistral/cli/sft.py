@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+import typer
+
 from magistral.cli.wiring import (
     N_THREADS,
+    Mirrors,
     ModelName,
     Out,
     RecipePath,
@@ -19,15 +22,22 @@ from magistral.cli.wiring import (
     scorer_of,
     unfinished,
 )
+from magistral.flow import StepReport
 
 
 def command(
-    recipe: RecipePath, out: Out, model: ModelName = None, resume: Resume = False, set_: Set = None, threads: Threads = N_THREADS
+    recipe: RecipePath,
+    out: Out,
+    model: ModelName = None,
+    resume: Resume = False,
+    set_: Set = None,
+    threads: Threads = N_THREADS,
+    mirror: Mirrors = None,
 ) -> None:
     """Teach a model to think from checked traces: a teacher's (Small's first stage) or worked solutions, by the recipe.
 
     The best checkpoint is kept in --out."""
-    checked = read_recipe(recipe, set_)
+    checked = read_recipe(recipe, set_, mirror)
     from magistral.errors import RecipeError
 
     if checked.sft is None:
@@ -40,6 +50,7 @@ def command(
         from magistral.sft.run import n_steps, run_sft
         from magistral.sft.stored import mixed, stored_traces
         from magistral.sft.traces import checked_traces
+        from magistral.show.mirrors import mirrored
 
         if checked.sft.traces:
             traces = stored_traces(checked, tokenizer)
@@ -48,7 +59,11 @@ def command(
                 solve, prompt_of = partial(worked, marks=tokenizer.marks), prompter(checked, tokenizer)
                 traces = checked_traces(train, solve, scorer.score, prompt_of, tokenizer, n=checked.sft.n_traces)
         traces = mixed(checked, tokenizer, traces)
-        with progress("SFT: supervised steps", n_steps(checked, len(traces)), len(folder.metrics())) as advance:
-            run_sft(
-                checked, loaded, tokenizer, traces, folder, on_step=lambda report: advance(1, f"loss {report.values['loss']:.3f}")
-            )
+        steps = progress("SFT: supervised steps", n_steps(checked, len(traces)), len(folder.metrics()))
+        with steps as advance, mirrored(checked.log.mirrors, folder, partial(typer.echo, err=True)) as mirror_step:
+
+            def on_step(report: StepReport) -> None:
+                advance(1, f"loss {report.values['loss']:.3f}")
+                mirror_step(report)
+
+            run_sft(checked, loaded, tokenizer, traces, folder, on_step=on_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value of the recipe; may be given again."),
 ]
+Mirrors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mirror", metavar="NAME", help="Send the numbers to tensorboard, wandb, mlflow or trackio too; may be given again."
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Torch threads of this process.")]
 Data = Annotated[
     Path | None,
@@ -44,14 +51,15 @@ def data_folder(data: Path | None) -> Path:
     return data or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "magistral"
 
 
-def read_recipe(path: Path, changes: list[str] | None) -> Recipe:
+def read_recipe(path: Path, changes: list[str] | None, mirrors: list[str] | None = None) -> Recipe:
     """The recipe with its system prompt written out, so that a run's recipe.toml says what the model was told.
 
     Raises UserError where the recipe requires an isolation that this host does not give."""
     from magistral.text.versions import system_prompt, version_of
     from magistral.verifiers.pool import Pool
 
-    recipe = load_recipe(path, tuple(changes or ()))
+    mirroring = [f"log.mirrors={json.dumps(mirrors)}"] if mirrors else []
+    recipe = load_recipe(path, (*(changes or ()), *mirroring))
     Pool(require_isolation=recipe.reward.require_isolation).close()
     version = version_of(recipe.prompt.version)
     if not recipe.prompt.variant:

@@ -151,6 +151,8 @@ MAGISTRAL_SMALL = Sizes(
 """The text part of all three versions: 23,572,403,200 parameters, as published for 2506 and 2507."""
 SIZES = {f"magistral-small-{version}": MAGISTRAL_SMALL for version in ("2506", "2507", "2509")}
 """Of models that are known by name, for planning before anything is fetched. A model's own files go before these."""
+BASES = {f"Mistral-Small-{version}": MAGISTRAL_SMALL for version in ("3.1-24B-Instruct-2503", "3.2-24B-Instruct-2506")}
+"""What Magistral Small was made from (its model cards), by the last part of the repository's name."""
 
 
 def sizes_from_config(config: dict[str, Any]) -> Sizes:

@@ -42,12 +42,16 @@ class Learner:
         return self.trainer.changed_weights()
 
     async def save(self, folder: Path) -> None:
-        """The model in Hugging Face format, and trainer.pt."""
-        save_model(folder, self.trainer.model, self.tokenizer, self.trainer.all_weights())
-        self.trainer.save(folder / "trainer.pt")
+        """The model in Hugging Face format, and the trainer's state."""
+        weights = self.trainer.all_weights()
+        if self.trainer.ranks.rank == 0:
+            save_model(folder, self.trainer.model, self.tokenizer, weights)
+        else:
+            list(weights)  # nothing, but all ranks gather
+        self.trainer.save(folder)
 
     async def restore(self, folder: Path) -> None:
-        self.trainer.restore(folder / "trainer.pt")
+        self.trainer.restore(folder)
 
 
 def batch_of(groups: Sequence[Sequence[Scored]]) -> Batch:

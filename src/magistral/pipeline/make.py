@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from magistral.engines.native.engine import NativeEngine
+from magistral.errors import RecipeError
 from magistral.flow import Completion, Scored
 from magistral.models.transformer import Transformer
 from magistral.pipeline.growing import Desk
@@ -17,6 +18,7 @@ from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.recipe import Recipe, Rl
 from magistral.text.template import problem_tokens
 from magistral.text.tokens import Tokenizer
+from magistral.trainer.ranks import ALONE, Ranks
 from magistral.trainer.trainer import Trainer
 
 
@@ -62,12 +64,16 @@ class Ingredients:
     def engine(self) -> NativeEngine:
         """With a copy of the model: to be made before the trainer puts LoRA into it."""
         settings = self.recipe.engine
+        if settings.kind != "native":
+            raise RecipeError(
+                'engine.kind="vllm": a run cannot send weights to vLLM yet; plan it with --dry-run, or set engine.kind="native"'
+            )
         return NativeEngine(
             self.model, self.tokenizer.eos, n_slots=settings.n_slots, window=self.recipe.model.window, weights=settings.weights
         )
 
-    def learner(self) -> Learner:
-        trainer = Trainer(self.model, self.rl, seed=self.recipe.seed, temperature=self.rl.temperature)
+    def learner(self, ranks: Ranks = ALONE) -> Learner:
+        trainer = Trainer(self.model, self.rl, seed=self.recipe.seed, temperature=self.rl.temperature, ranks=ranks)
         return Learner(trainer, self.tokenizer, groups_per_minibatch=self.rl.n_minibatch // self.rl.group_size)
 
 

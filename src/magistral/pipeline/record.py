@@ -19,7 +19,7 @@ from magistral.trainer.checkpoint import checkpoints, keep_only
 
 
 class Checkpoints:
-    """step-000010/: the model in Hugging Face format and trainer.pt; whole under its name or absent."""
+    """step-000010/: the model in Hugging Face format and the trainer's state; whole under its name or absent."""
 
     def __init__(self, run: RunFolder, *, n_bytes: int, keep: int, every: int) -> None:
         """`n_bytes`: about what one takes on the disc."""

@@ -260,7 +260,7 @@ def _cluster(runtime: Runtime, n_bytes: int) -> Iterator[None]:
     if runtime.address:
         ray.init(address=runtime.address, **quiet)
     else:
-        n_cpus = runtime.n_generators * runtime.generator_cpus + runtime.n_verifiers + runtime.trainer_cpus
+        n_cpus = runtime.n_generators * runtime.generator_cpus + runtime.n_verifiers + runtime.n_trainers * runtime.trainer_cpus
         # in the store: the model to start workers from, two versions of the weights, and some room
         ray.init(num_cpus=n_cpus, include_dashboard=False, object_store_memory=2**28 + 4 * n_bytes, **quiet)
     try:

@@ -7,13 +7,15 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayTaskError
 from torch import Tensor
 
 from magistral.engines.base import Request
@@ -23,6 +25,7 @@ from magistral.pipeline.growing import Growth, Writer
 from magistral.pipeline.loop import Trained
 from magistral.pipeline.make import Ingredients
 from magistral.pipeline.runtime_inline import InlineVerifier
+from magistral.trainer.ranks import ALONE, free_address, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +107,70 @@ class Stepped:
     seconds: float
 
 
-class TrainerWorker(_Body):
-    def __init__(self, ingredients: Ingredients, n_threads: int) -> None:
+class RankWorker(_Body):
+    """A rank of the trainer: each does all that the first does, since every one may be needed to gather a tensor."""
+
+    def __init__(self, ingredients: Ingredients, n_threads: int, rank: int, address: str) -> None:
         torch.set_num_threads(n_threads)
-        self._learner = ingredients.learner()
+        want, ranks = ingredients.recipe.runtime, ALONE
+        if want.n_trainers > 1 or want.trainer_gpus:
+            device = torch.device("cuda:0" if want.trainer_gpus else "cpu")
+            self._group = joined(rank, want.n_trainers, address=address, device=device, limit_s=want.limit_s)
+            ranks = self._group.__enter__()  # it ends with this process
+        self._learner = ingredients.learner(ranks)
 
-    def step(self, groups: Sequence[Sequence[Scored]], version: int) -> tuple[Stepped, Arrays]:
-        start = time.perf_counter()
-        done = asyncio.run(self._learner.step(groups, version))
-        seal, arrays = pack(done.weights, version)
-        trained = Trained(weights=seal, values=done.values, advantages=done.advantages)
-        return Stepped(trained, time.perf_counter() - start), arrays
+    def learn(self, groups: Sequence[Sequence[Scored]], version: int) -> Trained:
+        return asyncio.run(self._learner.step(groups, version))
 
-    def weights(self, version: int) -> tuple[Seal, Arrays]:
-        return pack(asyncio.run(self._learner.weights(version)), version)
+    def gather(self, version: int) -> dict[str, Tensor]:
+        return asyncio.run(self._learner.weights(version))
 
     def save(self, folder: Path) -> None:
         asyncio.run(self._learner.save(folder))
 
     def restore(self, folder: Path) -> None:
         asyncio.run(self._learner.restore(folder))
+
+
+class TrainerWorker(RankWorker):
+    """The first rank. It makes the others, which end with it: a rank that is lost is the loss of the trainer."""
+
+    def __init__(self, ingredients: Ingredients, n_threads: int) -> None:
+        want, address = ingredients.recipe.runtime, free_address(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+        make = ray.remote(num_cpus=want.trainer_cpus, num_gpus=want.trainer_gpus)(RankWorker)
+        shared = ray.put(ingredients)
+        self._others = [make.remote(shared, n_threads, rank, address) for rank in range(1, want.n_trainers)]
+        super().__init__(ingredients, n_threads, 0, address)
+
+    def step(self, groups: Sequence[Sequence[Scored]], version: int) -> tuple[Stepped, Arrays]:
+        start = time.perf_counter()
+        with self._together("learn", ray.put(groups) if self._others else groups, version):
+            done = self.learn(groups, version)
+        seal, arrays = pack(done.weights, version)
+        trained = Trained(weights=seal, values=done.values, advantages=done.advantages)
+        return Stepped(trained, time.perf_counter() - start), arrays
+
+    def weights(self, version: int) -> tuple[Seal, Arrays]:
+        with self._together("gather", version):
+            return pack(self.gather(version), version)
+
+    def save(self, folder: Path) -> None:
+        with self._together("save", folder):
+            super().save(folder)
+
+    def restore(self, folder: Path) -> None:
+        with self._together("restore", folder):
+            super().restore(folder)
+
+    @contextmanager
+    def _together(self, method: str, *arguments: Any) -> Iterator[None]:
+        """The other ranks do it while this one does. Raises RayActorError where one of them is dead."""
+        calls = [getattr(other, method).remote(*arguments) for other in self._others]
+        try:
+            yield
+        except RuntimeError:  # of a collective, as a rule because a rank is dead: then that is what is told
+            for call in calls:
+                with suppress(RayTaskError):
+                    ray.get(call)
+            raise
+        ray.get(calls)

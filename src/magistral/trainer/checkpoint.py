@@ -1,4 +1,4 @@
-"""A trainer's checkpoint: step-000010/ holds the model in Hugging Face format, trainer.pt and state.json.
+"""A trainer's checkpoint: step-000010/ holds the model in Hugging Face format, the trainer's state and state.json.
 
 Whole under its name or absent. A run goes on from its newest.
 """
@@ -25,14 +25,14 @@ def checkpoints(run: RunFolder) -> list[Path]:
 
 def n_bytes(trainer: Trainer) -> int:
     """Of a checkpoint: the model, and what is trained with the optimizer's two moments, all in float32."""
-    return sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained) * 12
+    return sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained.values()) * 12
 
 
 def save_checkpoint(run: RunFolder, trainer: Trainer, tokenizer: Tokenizer, state: Mapping[str, Any]) -> None:
     """`state`: its `step`, and what else the caller needs to go on, as JSON. Raises DiscFull before anything is written."""
     with run.new_checkpoint(state["step"], n_bytes(trainer)) as partial:
         save_model(partial, trainer.model, tokenizer, trainer.all_weights())
-        trainer.save(partial / "trainer.pt")
+        trainer.save(partial)
         write_atomically(partial / "state.json", json.dumps(state) + "\n")
 
 
@@ -46,7 +46,7 @@ def restore_newest(run: RunFolder, trainer: Trainer) -> dict[str, Any] | None:
         run.forget_after(0)
         return None
     state = _read_state(found[-1] / "state.json")
-    trainer.restore(found[-1] / "trainer.pt")
+    trainer.restore(found[-1])
     run.forget_after(state["step"])
     return state
 

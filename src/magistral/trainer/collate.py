@@ -9,7 +9,7 @@ ancestors. So a sequence goes where it adds the fewest tokens, and the loss is w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -53,9 +53,16 @@ class MicroBatch:
     older_N: Float[Tensor, " N"]
     """The largest gap among the tokens before it: over its own where its keys and values are of older weights."""
 
+    def to(self, device: torch.device) -> MicroBatch:
+        return MicroBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
-def collate(items: Sequence[Item], limit: int) -> list[MicroBatch]:
-    """A single sequence over `limit` gets a micro-batch of its own."""
+
+def collate(items: Sequence[Item], limit: int, *, share: tuple[int, int] = (0, 1)) -> list[MicroBatch]:
+    """A single sequence over `limit` gets a micro-batch of its own.
+
+    `share`: rank and number of ranks that take them in turn, the largest first, so that all have equal work: as many (the last
+    may be of one token and teach nothing), and at each turn of about one size. The paper deals sequences out, by a permutation;
+    dealing micro-batches makes the sum over ranks that of one rank."""
     trees: list[_Tree] = []
     for item in sorted(items, key=lambda i: len(i.tokens), reverse=True):  # stable: equal lengths keep their order
         with_room = [(cost, tree) for tree in trees if len(tree.tokens) + (cost := tree.cost(item)) <= limit]
@@ -64,7 +71,10 @@ def collate(items: Sequence[Item], limit: int) -> list[MicroBatch]:
         else:
             trees.append(_Tree())
             trees[-1].add(item)
-    return [tree.micro_batch() for tree in trees]
+    rank, n_ranks = share
+    trees += [_Tree.of_nothing() for _ in range(-len(trees) % n_ranks)]
+    trees.sort(key=lambda tree: len(tree.tokens), reverse=True)
+    return [tree.micro_batch() for tree in trees[rank::n_ranks]]
 
 
 class _Tree:
@@ -80,6 +90,13 @@ class _Tree:
         """Of each item, its places."""
         self._children: dict[tuple[int, int], int] = {}
         """(parent, token) to place."""
+
+    @classmethod
+    def of_nothing(cls) -> _Tree:
+        """A place that predicts nothing, for a rank that must not leave the others waiting."""
+        tree = cls()
+        tree.tokens, tree.parents = [0], [-1]
+        return tree
 
     def cost(self, item: Item) -> int:
         """Tokens that it would add."""
@@ -124,7 +141,7 @@ class _Tree:
             mask_TT=torch.from_numpy(mask),
             source_S=torch.from_numpy(unique),
             row_N=torch.from_numpy(row),
-            target_N=torch.tensor([t for i in self.items for t in i.tokens]),
+            target_N=torch.tensor([t for i in self.items for t in i.tokens], dtype=torch.int64),
             sampled_logp_N=self._per_token(lambda i: i.logprobs if i.logprobs is not None else [0.0] * len(i.tokens)),
             advantage_N=self._per_token(lambda i: [i.advantage] * len(i.tokens)),
             weight_N=self._per_token(lambda i: [i.weight] * len(i.tokens)),

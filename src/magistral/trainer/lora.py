@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from magistral.models.transformer import Layer, Transformer
 from magistral.recipe import Lora
+from magistral.trainer.ranks import whole
 
 
 class LoraLinear(nn.Module):
@@ -26,7 +27,7 @@ class LoraLinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> Tensor:
-        return self.weight + self.scale * (self.lora_b @ self.lora_a)
+        return whole(self.weight) + self.scale * (whole(self.lora_b) @ whole(self.lora_a))
 
 
 def add_lora(model: Transformer, lora: Lora, seed: int) -> None:
@@ -51,4 +52,4 @@ def merged_weights(model: Transformer, *, changed_only: bool) -> Iterator[tuple[
         if name in merged:
             yield name, merged[name].merged()
         elif parameter.requires_grad or not changed_only:
-            yield name, parameter.detach()
+            yield name, whole(parameter.detach())

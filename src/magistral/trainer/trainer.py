@@ -1,39 +1,50 @@
-"""One process's trainer: items in, an optimizer step, new weights out."""
+"""The trainer: items in, an optimizer step, new weights out; alone, or as one of several ranks that do the same."""
 
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from magistral.errors import RunFolderError, TrainingFailed
-from magistral.models.transformer import Masked, Transformer
+from magistral.errors import TrainingFailed
+from magistral.models.transformer import Transformer
 from magistral.recipe import Rl, Training
 from magistral.trainer.collate import Item, MicroBatch, collate
+from magistral.trainer.logprobs import LogProbs
 from magistral.trainer.lora import add_lora, merged_weights
 from magistral.trainer.loss import grpo_loss, is_clipped, sft_loss, truncated_loss
+from magistral.trainer.ranks import ALONE, Ranks, recompute, whole
+from magistral.trainer.shards import load_shards, save_shard
 from magistral.trainer.watch import means, watched
-
-BROKEN = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError)
-"""What torch says of a file that is cut short or not its own."""
 
 
 class Trainer:
-    """Changes `model` in place (and puts LoRA into it where the recipe says so)."""
+    """Changes `model` in place: puts LoRA into it and shards it, where recipe and ranks say so. Of several ranks each makes one,
+    of the same model, and all call the same methods with the same arguments: every one of them may gather tensors."""
 
-    def __init__(self, model: Transformer, training: Training, *, seed: int, temperature: float = 1.0) -> None:
-        self.model, self.training, self.temperature = model, training, temperature
+    def __init__(
+        self, model: Transformer, training: Training, *, seed: int, temperature: float = 1.0, ranks: Ranks = ALONE
+    ) -> None:
+        self.model, self.training, self.ranks = model, training, ranks
         if training.lora is None:
             model.requires_grad_(True)  # noqa: FBT003 - torch's own form
         else:
             add_lora(model, training.lora, seed)
-        self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay)
+        if training.recompute:
+            recompute(model)
+        self._logp = LogProbs(model, temperature)
+        if ranks.sharded:
+            ranks.shard(self._logp, model)
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay
+        )
+        for p in self.trained.values():  # now, so that a saved state has a place to go
+            zeros = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            self.optimizer.state[p] = {"step": torch.tensor(0.0), **zeros}
         self.n_steps = 0
 
     def step(self, items: Sequence[Item]) -> dict[str, float]:
@@ -41,10 +52,11 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        for micro in collate(items, self.training.micro_batch_tokens):
+        for micro in self._collate(items):
             for name, value in self._accumulate(micro).items():
                 sums[name] = sums.get(name, 0.0) + value
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.training.max_grad_norm))
+        sums = self.ranks.sum(sums)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.training.max_grad_norm)))
         if not (math.isfinite(sums["loss"]) and math.isfinite(norm)):
             raise TrainingFailed(f"step {self.n_steps + 1}: the loss is {sums['loss']} and the gradient norm {norm}")
         lr = self.training.lr * min(1.0, (self.n_steps + 1) / (self.training.warmup_steps + 1))
@@ -66,54 +78,56 @@ class Trainer:
     def logprobs(self, micro: MicroBatch) -> Tensor:
         """[N] of the targets, under the weights of now."""
         self.model.eval()
-        return self._logp(micro)[0]
+        logp_N: Tensor = self._logp(micro)[0]
+        return logp_N
 
     @torch.no_grad()
     def held_out_loss(self, items: Sequence[Item]) -> float:
         """Mean negative log-likelihood of a completion's token, in nats."""
-        micros = collate(items, self.training.micro_batch_tokens)
-        n = sum(len(m.target_N) for m in micros)
-        return -sum(float(self.logprobs(m).sum()) for m in micros) / n
+        sums = {"logp": 0.0, "n": 0.0}
+        for micro in self._collate(items):
+            sums["logp"] += float(self.logprobs(micro).sum())
+            sums["n"] += len(micro.target_N)
+        sums = self.ranks.sum(sums)
+        return -sums["logp"] / sums["n"]
 
     def changed_weights(self) -> dict[str, Tensor]:
-        """What a generator must load after a step; merged, copied nowhere that training would change under it."""
-        return dict(merged_weights(self.model, changed_only=True))
+        """What a generator must load after a step; merged, copied nowhere that training would change under it. On the first
+        rank; on others empty."""
+        return dict(self.ranks.on_first(merged_weights(self.model, changed_only=True)))
 
     def all_weights(self) -> Iterator[tuple[str, Tensor]]:
-        return merged_weights(self.model, changed_only=False)
+        """On the first rank; others too must ask to the end, and get nothing."""
+        return self.ranks.on_first(merged_weights(self.model, changed_only=False))
 
-    def save(self, file: Path) -> None:
-        """What the next step needs beside the model's own weights."""
-        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        trained = {name: p.detach() for name, p in zip(names, self.trained, strict=True)}
-        torch.save({"trained": trained, "optimizer": self.optimizer.state_dict(), "n_steps": self.n_steps}, file)
+    def save(self, folder: Path) -> None:
+        """What the next step needs beside the model's own weights: this rank's part of it."""
+        save_shard(folder, {**self._state(), "n_steps": torch.tensor(self.n_steps)}, self.ranks)
 
-    def restore(self, file: Path) -> None:
-        """Raises RunFolderError if the file is of another recipe or cannot be read."""
-        parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        try:
-            state: dict[str, Any] = torch.load(file, weights_only=True)
-            if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state["trained"].items()}:
-                raise RunFolderError(f"{file} is of another recipe: it holds other weights than this one trains")
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.n_steps = int(state["n_steps"])
-            with torch.no_grad():
-                for name, tensor in state["trained"].items():
-                    parameters[name].copy_(tensor)
-        except BROKEN as e:
-            said = f"{type(e).__name__}: {e}".partition("\n")[0]
-            raise RunFolderError(
-                f"{file} cannot be read ({said}): remove its folder to go on from the checkpoint before"
-            ) from None
+    def restore(self, folder: Path) -> None:
+        """From any number of ranks. Raises RunFolderError if it is of another recipe or cannot be read."""
+        n_steps = torch.tensor(0)
+        load_shards(folder, {**self._state(), "n_steps": n_steps})
+        self.n_steps = int(n_steps)
+
+    def _state(self) -> dict[str, Tensor]:
+        state = {f"trained.{name}": p.detach() for name, p in self.trained.items()}
+        for name, p in self.trained.items():
+            state |= {f"{kind}.{name}": tensor for kind, tensor in self.optimizer.state[p].items()}
+        return state
+
+    def _collate(self, items: Sequence[Item]) -> Iterator[MicroBatch]:
+        mine = collate(items, self.training.micro_batch_tokens, share=(self.ranks.rank, self.ranks.n))
+        return (micro.to(self.ranks.device) for micro in mine)
 
     def _accumulate(self, micro: MicroBatch) -> dict[str, float]:
         logp_N, entropy = self._logp(micro)
         loss, values = self._loss(micro, logp_N)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * self.ranks.n).backward()  # type: ignore[no-untyped-call]  # FSDP2 takes the mean over ranks, we the sum
         return {
             "loss": float(loss.detach()),
             "n": len(logp_N),
-            "n_inputs": len(micro.tokens_T),
+            "n_inputs": len(micro.tokens_T) if len(logp_N) else 0,
             "entropy": float(entropy),
             **values,
         }
@@ -130,14 +144,3 @@ class Trainer:
         loss = grpo_loss(*given, eps_low=eps_low, eps_high=eps_high)
         clipped_N = is_clipped(logp_N.detach(), *given[1:3], eps_low=eps_low, eps_high=eps_high)
         return loss, watched(log_ratio_N, clipped_N, micro)
-
-    def _logp(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        """[N] log-probabilities of the targets at the recipe's temperature, and the sum of the distributions' entropies."""
-        hidden = self.model(micro.tokens_T[None], micro.positions_T[None], Masked(micro.mask_TT[None, None]))
-        logits_SV = self.model.lm_head(hidden[0, micro.source_S])
-        if self.temperature != 1.0:
-            logits_SV = logits_SV / self.temperature
-        logp_SV = logits_SV.log_softmax(-1)
-        with torch.no_grad():
-            entropy_S = -(logp_SV.exp() * logp_SV).sum(-1)
-        return logp_SV[micro.row_N, micro.target_N], entropy_S[micro.row_N].sum()

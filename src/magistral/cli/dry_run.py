@@ -1,0 +1,88 @@
+"""`magistral rl RECIPE --dry-run`: the resolved recipe, memory on each GPU, and what the loop does there in virtual time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tomli_w
+import typer
+
+from magistral.recipe import Recipe, Rl
+
+if TYPE_CHECKING:
+    from magistral.models.sizes import Sizes
+    from magistral.pipeline.forecast import Gpu, Memory
+    from magistral.pipeline.simulate import Forecast
+
+
+def print_plan(recipe: Recipe, rl: Rl, model: str, gpu_name: str) -> None:
+    """Raises UserError for a card or a model whose sizes are not known."""
+    from magistral.errors import UserError
+    from magistral.pipeline.forecast import GPUS
+    from magistral.registry import nearest
+
+    if gpu_name not in GPUS:
+        raise UserError(f"--gpu {gpu_name}: {nearest(gpu_name, GPUS)}")
+    sizes = _sizes(model)
+    typer.echo(tomli_w.dumps(recipe.model_dump(exclude_none=True, mode="json")))
+    runtime = recipe.runtime
+    if not (runtime.generator_gpus and runtime.trainer_gpus):
+        typer.echo("No GPUs are asked for (runtime.generator_gpus, runtime.trainer_gpus): a CPU's speed is not planned.")
+        return
+    n_gpus = runtime.n_generators * runtime.generator_gpus + runtime.n_trainers * runtime.trainer_gpus
+    typer.echo(f"# {model}: {sizes.n_parameters:,} parameters, on {n_gpus:g} {gpu_name.upper()}")
+    _print_memory(recipe, rl, sizes, GPUS[gpu_name])
+    _print_forecast(recipe, rl, sizes, GPUS[gpu_name])
+
+
+def _sizes(model: str) -> Sizes:
+    from magistral.errors import ModelError
+    from magistral.models.find import model_path
+    from magistral.models.sizes import BASES, SIZES, sizes_of
+    from magistral.weights.read import open_weights
+
+    known, name = SIZES | BASES, Path(model).name
+    if not Path(model).exists() and name in known:
+        return known[name]
+    if model == "scratch":
+        raise ModelError('base = "scratch" is made when a run starts, and too small for a plan: name a --model')
+    return sizes_of(open_weights(model_path(model)))
+
+
+def _print_memory(recipe: Recipe, rl: Rl, sizes: Sizes, gpu: Gpu) -> None:
+    from magistral.pipeline.forecast import generator_memory, mean_held, trainer_memory
+
+    runtime = recipe.runtime
+    n_slots = min(recipe.engine.n_slots, -(-rl.n_async // runtime.n_generators))
+    held = generator_memory(sizes, gpu, runtime, n_slots=n_slots, n_tokens=mean_held(rl))
+    _print_one(f"{runtime.n_generators} generators of {runtime.generator_gpus:g}, each with {n_slots} completions", held)
+    _print_one(f"{runtime.n_trainers} trainers of {runtime.trainer_gpus:g}", trainer_memory(sizes, gpu, runtime, rl))
+
+
+def _print_one(title: str, memory: Memory) -> None:
+    from magistral.engines.plan import GIB
+
+    parts = ", ".join(f"{name} {part / GIB:.1f}" for name, part in memory.parts.items())
+    verdict = "fits" if memory.fits else "DOES NOT FIT"
+    typer.echo(f"# {title}: {memory.total / GIB:.1f} of {memory.limit / GIB:.1f} GiB, {verdict} ({parts})")
+
+
+def _print_forecast(recipe: Recipe, rl: Rl, sizes: Sizes, gpu: Gpu) -> None:
+    from magistral.pipeline.forecast import speeds_of
+    from magistral.pipeline.simulate import bottleneck, setting_of
+
+    found, what, gains = bottleneck(setting_of(recipe, rl, speeds_of(sizes, gpu, recipe.runtime, rl)))
+    typer.echo(_told(found, rl))
+    typer.echo(f"# what limits it: {what} (twice as fast: {gains[what]:.2f} times the tokens a second)")
+    typer.echo("# assumed: lengths, shares of the card's peak and links as in docs/scaling.md; the loop ran in virtual time")
+
+
+def _told(f: Forecast, rl: Rl) -> str:
+    days = rl.steps * f.step_s / 86_400
+    return (
+        f"# expected: {f.tokens_per_s:,.0f} tokens/s; a step of {f.step_s:,.0f} s, {rl.steps} of them in {days:.1f} days; "
+        f"staleness {f.staleness:.2f}; padding {f.padding:.0%};\n"
+        f"# idle: generators {f.generator_idle:.0%} (slots filled {f.slots_filled:.0%}), trainers {f.trainer_idle:.0%}, "
+        f"verifiers {f.verifier_idle:.0%}"
+    )

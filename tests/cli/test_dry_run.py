@@ -1,0 +1,46 @@
+"""`magistral rl RECIPE --dry-run` plans before anything is fetched."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from magistral.cli.main import app
+from magistral.errors import UserError
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize("name", ["small_rl", "medium_rl_1", "medium_rl_2", "medium_rl_3"])
+def test_each_recipe_for_the_24b_fits_256_gpus_of_80_gb(name: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["rl", str(RECIPES / f"{name}.toml"), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    resolved, _, told = result.output.partition("# Mistral-Small")
+    assert tomllib.loads(resolved)["rl"]["betas"] == [0.9, 0.95]  # the defaults too
+    assert "on 256 H100" in told
+    assert told.count(", fits (") == 2
+    assert "expected: " in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_asks_for_no_gpus_says_so() -> None:
+    result = CliRunner().invoke(app, ["rl", str(RECIPES / "nano.toml"), "--dry-run", "--model", "magistral-small-2507"])
+    assert "No GPUs are asked for" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--dry-run", "--gpu", "h10"], "--gpu h10: did you mean 'h100'?"),
+        (["--dry-run", "--model", "no-such-model"], "no-such-model"),
+        ([], "--out is missing"),
+    ],
+    ids=["card", "model", "no folder"],
+)
+def test_what_cannot_be_planned_is_one_line(options: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["rl", str(RECIPES / "small_rl.toml"), *options])
+    assert isinstance(result.exception, UserError)
+    assert said in str(result.exception)
