@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from common import load_average, versions, write_results
 
+from magistral import __version__
 from magistral.engines.base import Request
 from magistral.flow import Completion, Outcome, Problem, Reward, Scored, Trace, Verdict
 from magistral.models.sizes import MAGISTRAL_SMALL
@@ -54,7 +55,8 @@ CLUSTERS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Name to card and changes of recipes/small_rl.toml."""
 LIMIT = 0.15
 TINY = (
-    "runtime.kind=ray", "engine.n_slots=32", "rl.group_size=4", "rl.n_batch=32", "rl.n_minibatch=32", "rl.n_async=64",
+    "runtime.kind=ray", "model.window=160",
+    "engine.n_slots=32", "rl.group_size=4", "rl.n_batch=32", "rl.n_minibatch=32", "rl.n_async=64",
     "rl.steps=24", "rl.max_tokens=96", "rl.checkpoint_every=1000", "rl.lr=1e-6",
 )  # fmt: skip
 """Changes of recipes/nano.toml."""
@@ -73,7 +75,7 @@ def main() -> None:
     for name, row in found.items():
         print(name, row)
     if not args.only:
-        write_results("simulate", {"seed": 0, "versions": versions("open-magistral"), "clusters": found})
+        write_results("simulate", {"seed": 0, "versions": {"open-magistral": __version__, **versions()}, "clusters": found})
 
 
 def planned(card: str, changes: tuple[str, ...]) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def check() -> int:
     off = predicted.tokens_per_s / real["tokens_per_s"] - 1
     result = {"real": real, "predicted": asdict(predicted), "speeds": asdict(speeds), "off": round(off, 3)}
     print(result)
-    told = versions("open-magistral", "torch", "ray")
+    told = {"open-magistral": __version__, **versions("torch", "ray")}
     write_results("simulate_check", {"seed": recipe.seed, "versions": told, "load": load_average(), **result})
     return int(abs(off) > LIMIT)
 

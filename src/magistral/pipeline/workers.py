@@ -136,7 +136,8 @@ class TrainerWorker(RankWorker):
     """The first rank. It makes the others, which end with it: a rank that is lost is the loss of the trainer."""
 
     def __init__(self, ingredients: Ingredients, n_threads: int) -> None:
-        want, address = ingredients.recipe.runtime, free_address(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+        want = ingredients.recipe.runtime
+        address = free_address(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         make = ray.remote(num_cpus=want.trainer_cpus, num_gpus=want.trainer_gpus)(RankWorker)
         shared = ray.put(ingredients)
         self._others = [make.remote(shared, n_threads, rank, address) for rank in range(1, want.n_trainers)]
