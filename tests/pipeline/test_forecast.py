@@ -6,7 +6,7 @@ import pytest
 
 from magistral.models.sizes import MAGISTRAL_SMALL as SMALL
 from magistral.pipeline.forecast import GPUS, generator_memory, speeds_of, trained_share, trainer_memory
-from magistral.recipe import Lora, Rl, Runtime
+from magistral.recipe_train import Lora, Rl, Runtime
 
 RL = Rl(
     steps=1, group_size=16, n_batch=16, n_minibatch=16, n_async=16, eps_low=0.2, eps_high=0.3, temperature=1.0, max_tokens=1000,

@@ -19,7 +19,7 @@ from magistral.pipeline.loop import Asked
 from magistral.pipeline.runtime_ray import RayGenerators
 from magistral.pipeline.waits import Waits
 from magistral.pipeline.workers import Report
-from magistral.recipe import Runtime
+from magistral.recipe_train import Runtime
 from magistral.text.tokens import byte_tokenizer
 from tests.pipeline.fakes import PROBLEM
 

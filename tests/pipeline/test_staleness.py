@@ -17,7 +17,7 @@ from magistral.pipeline.learner import Learner
 from magistral.pipeline.ledger import Ledger, seed_of
 from magistral.pipeline.loop import Roles
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
-from magistral.recipe import Rl
+from magistral.recipe_train import Rl
 from magistral.text.tokens import byte_tokenizer
 from magistral.trainer.trainer import Trainer
 from tests.pipeline.fakes import drive, pace, scored

@@ -11,7 +11,7 @@ import pytest
 from magistral.errors import RunFolderError
 from magistral.log import RunFolder
 from magistral.models.transformer import Transformer
-from magistral.recipe import Sft
+from magistral.recipe_train import Sft
 from magistral.trainer.checkpoint import checkpoints, keep_only, restore_newest
 from magistral.trainer.trainer import Trainer
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from magistral.models.transformer import Masked, Transformer
-from magistral.recipe import Lora
+from magistral.recipe_train import Lora
 from magistral.trainer.lora import LoraLinear, add_lora, merged_weights
 
 Tiny = Callable[..., Transformer]

@@ -16,7 +16,7 @@ import torch
 
 from magistral.errors import TrainingFailed
 from magistral.models.transformer import Transformer
-from magistral.recipe import Lora, Rl
+from magistral.recipe_train import Lora, Rl
 from magistral.trainer.collate import Item, collate
 from magistral.trainer.ranks import ALONE, Ranks, free_address, joined
 from magistral.trainer.trainer import Trainer

@@ -16,7 +16,7 @@ from magistral.engines.base import Request
 from magistral.engines.native.engine import NativeEngine
 from magistral.errors import RunFolderError, TrainingFailed
 from magistral.models.transformer import Masked, Transformer
-from magistral.recipe import Lora, Rl, Sft
+from magistral.recipe_train import Lora, Rl, Sft
 from magistral.trainer.collate import Item, collate
 from magistral.trainer.trainer import Trainer
 

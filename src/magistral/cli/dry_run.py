@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import tomli_w
 import typer
 
-from magistral.recipe import Recipe, Rl
+from magistral.recipe import Recipe
+from magistral.recipe_train import Rl
 
 if TYPE_CHECKING:
     from magistral.models.sizes import Sizes

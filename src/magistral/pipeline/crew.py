@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from magistral.errors import RunFailed
 from magistral.pipeline.broadcast import OtherWeights
 from magistral.pipeline.waits import Waits
-from magistral.recipe import Runtime
+from magistral.recipe_train import Runtime
 
 
 class WorkerLost(RunFailed):

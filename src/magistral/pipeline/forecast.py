@@ -10,7 +10,7 @@ from math import exp
 
 from magistral.engines.plan import GIB, GPU_SHARE, OVERHEAD, cache_bytes
 from magistral.models.sizes import Sizes
-from magistral.recipe import Rl, Runtime
+from magistral.recipe_train import Rl, Runtime
 
 BANDWIDTH_SHARE, DECODE_SHARE, TRAIN_SHARE = 0.7, 0.5, 0.4
 """Of a card's peak: bytes a second and operations a second in decoding, operations a second in training (chosen: what vLLM and

@@ -15,7 +15,8 @@ from magistral.pipeline.growing import Desk
 from magistral.pipeline.learner import Learner
 from magistral.pipeline.loop import Roles
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
-from magistral.recipe import Recipe, Rl
+from magistral.recipe import Recipe
+from magistral.recipe_train import Rl
 from magistral.text.template import problem_tokens
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.ranks import ALONE, Ranks

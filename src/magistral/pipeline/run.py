@@ -14,7 +14,7 @@ from magistral.pipeline.loop import Pace, Roles, run
 from magistral.pipeline.make import Ingredients, inline_roles
 from magistral.pipeline.record import Checkpoints, Record
 from magistral.pipeline.waits import Waits
-from magistral.recipe import Rl
+from magistral.recipe_train import Rl
 
 OnStep = Callable[[StepReport], None]
 

@@ -23,7 +23,7 @@ from magistral.pipeline.loop import Asked, Roles, Trained
 from magistral.pipeline.make import Ingredients
 from magistral.pipeline.record import Checkpoints
 from magistral.pipeline.waits import Waits
-from magistral.recipe import Runtime
+from magistral.recipe_train import Runtime
 
 try:
     import ray

@@ -25,7 +25,8 @@ from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored,
 from magistral.pipeline.forecast import MEDIAN_SHARE, N_PROMPT, SIGMA, Speeds
 from magistral.pipeline.loop import Asked, Pace, Roles, Trained, run
 from magistral.pipeline.waits import Waits
-from magistral.recipe import Recipe, Rl
+from magistral.recipe import Recipe
+from magistral.recipe_train import Rl
 
 DROPPED = 0.3
 """Share of groups that teach nothing (chosen)."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magistral.models.transformer import Layer, Transformer
-from magistral.recipe import Lora
+from magistral.recipe_train import Lora
 from magistral.trainer.ranks import whole
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from magistral.errors import TrainingFailed
 from magistral.models.transformer import Transformer
-from magistral.recipe import Rl, Training
+from magistral.recipe_train import Rl, Training
 from magistral.trainer.collate import Item, MicroBatch, collate
 from magistral.trainer.logprobs import LogProbs
 from magistral.trainer.lora import add_lora, merged_weights

@@ -1,0 +1,121 @@
+"""How a recipe's model is trained: its sections [sft], [rl] and [runtime]."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from magistral.recipe_data import Section
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Lora(Section):
+    """Train low-rank additions to the matrices instead of the matrices (Hu et al., arXiv 2106.09685)."""
+
+    rank: int = Field(gt=0)
+    alpha: float = Field(gt=0)
+    last_layers: int | None = Field(default=None, gt=0)
+    """Only these many layers from the top; absent: all."""
+
+
+class Training(Section):
+    """What supervised steps and RL steps have in common."""
+
+    lr: float = Field(gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    micro_batch_tokens: int = Field(default=1024, gt=0)
+    """Tokens in one forward and backward pass: bounds memory, changes nothing else."""
+    recompute: bool = False
+    """Activations are computed again in the backward pass instead of kept: a third more work for much less memory."""
+    lora: Lora | None = None
+    """Absent: every weight is trained."""
+
+
+class Sft(Training):
+    n_traces: int = Field(gt=0)
+    """Checked traces to learn from, at most where they come from files."""
+    traces: tuple[str, ...] = ()
+    """Runs of `magistral distill`, or files of such traces; empty: worked solutions of the recipe's problems."""
+    general: tuple[str, ...] = ()
+    """Files of general instructions to mix in: JSONL, {"messages": [{"role": "user", "content": "…"}, …]} a line."""
+    general_share: float = Field(default=0.1, ge=0, lt=1)
+    """Of all that is learned from, where `general` names files (Magistral, section 5.3)."""
+    n_batch: int = Field(gt=0)
+    """Traces in one step."""
+    epochs: int = Field(default=1, gt=0)
+    eval_every: int = Field(default=0, ge=0)
+    """Steps between looks at held-out loss, after which the best checkpoint is kept; 0: once each epoch."""
+
+
+class Rl(Training):
+    steps: int = Field(gt=0)
+    group_size: int = Field(gt=1)
+    """Completions of one problem."""
+    n_batch: int = Field(gt=0)
+    """Completions in one batch."""
+    n_minibatch: int = Field(gt=0)
+    """Completions in one optimizer step; divides n_batch."""
+    n_async: int = Field(gt=0)
+    """Completions asked for and not yet trained on."""
+    eps_low: float = Field(gt=0, lt=1)
+    eps_high: float = Field(gt=0)
+    truncate_at: float | None = Field(default=None, gt=0)
+    """Instead of the clip: importance weights truncated at this, so that every token gives a gradient. Absent: the clip."""
+    temperature: float = Field(gt=0)
+    max_tokens: int = Field(gt=0)
+    """Longest completion."""
+    checkpoint_every: int = Field(default=10, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    max_skipped: int = Field(default=64, gt=0)
+    """Groups dropped in a row, all alike in reward, after which the run ends as a failure: there is nothing to learn from."""
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        for name in ("n_batch", "n_minibatch", "n_async"):
+            if getattr(self, name) % self.group_size:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must be a multiple of group_size={self.group_size}: batches hold whole groups"
+                )
+        if self.n_batch % self.n_minibatch:
+            raise ValueError(f"n_minibatch={self.n_minibatch} does not divide n_batch={self.n_batch}: make it a divisor")
+        if self.n_async > 2 * self.n_batch:
+            raise ValueError(f"n_async={self.n_async} is over 2 * n_batch={2 * self.n_batch}: lower n_async or raise n_batch")
+        if self.n_async < self.n_batch:
+            raise ValueError(f"n_async={self.n_async} is under n_batch={self.n_batch}: a batch would never fill; raise n_async")
+        return self
+
+
+class Runtime(Section):
+    """Where the loop's roles run: all in one process, or each as an actor of Ray, on this machine or many."""
+
+    kind: Literal["inline", "ray"] = "inline"
+    address: str = ""
+    """Of a Ray cluster, as `auto` or `ray://host:10001`; empty: Ray is started on this machine for the run alone."""
+    n_generators: int = Field(default=1, gt=0)
+    n_trainers: int = Field(default=1, gt=0)
+    """Ranks that take each step together, every one with its part of the weights."""
+    n_verifiers: int = Field(default=1, gt=0)
+    generator_cpus: int = Field(default=1, gt=0)
+    """Cores, and torch threads, of each."""
+    trainer_cpus: int = Field(default=1, gt=0)
+    generator_gpus: float = Field(default=0.0, ge=0)
+    trainer_gpus: float = Field(default=0.0, ge=0)
+    report_s: float = Field(default=0.1, gt=0)
+    """Between two reports of a generator: what one that dies has written since then is written again."""
+    limit_s: float = Field(default=600.0, gt=0)
+    """A worker that has not answered for so long is taken for lost, and replaced."""
+    verify_limit_s: float = Field(default=120.0, gt=0)
+    """The same of a verifier, for a group."""
+    max_lost: int = Field(default=16, gt=0)
+    """Workers lost since the last step, after which the run ends as a failure."""
+
+    @model_validator(mode="after")
+    def _ranks_are_processes(self) -> Self:
+        if self.kind == "inline" and self.n_trainers > 1:
+            raise ValueError(f'n_trainers={self.n_trainers} are as many processes: set kind = "ray"')
+        return self
