@@ -44,9 +44,9 @@ from magistral.pipeline.workers import GeneratorWorker, TrainerWorker
 from magistral.recipe import load_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "nano.toml"
-SHORTEST, LONGEST, TAIL = 24, 120, 1.2
+SHORTEST, LONGEST, TAIL = 40, 200, 1.2
 """Tokens; lengths are SHORTEST * a Pareto draw of this shape, cut at LONGEST: most are short, a few are five times as long."""
-N_BATCH, GROUP = 64, 8
+N_BATCH, GROUP = 16, 2
 SMOLLM2 = Sizes(
     family="llama", n_words=49152, dim=576, n_layers=30, n_heads=9, n_kv_heads=3, head_dim=64, hidden_dim=1536, norm_eps=1e-5,
     rope_theta=100000.0, window=8192, tied=True,
@@ -76,7 +76,8 @@ def run(n_async: int, steps: int, seed: int) -> dict[str, float]:
     changes = {
         "seed": seed, "runtime.kind": "ray", "rl.n_async": n_async, "rl.n_batch": N_BATCH, "rl.n_minibatch": N_BATCH,
         "rl.group_size": GROUP, "rl.steps": steps, "rl.max_tokens": LONGEST, "rl.checkpoint_every": 1000,
-        "model.window": 160, "engine.n_slots": 2 * N_BATCH,
+        "rl.micro_batch_tokens": 256, "model.window": 256, "engine.n_slots": 2 * N_BATCH, "eval.n_runs": 1,
+        "runtime.report_s": 0.03,
     }  # fmt: skip
     recipe = load_recipe(RECIPE, tuple(f"{key}={value}" for key, value in changes.items()))
     assert recipe.rl is not None
@@ -144,7 +145,7 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
-    steps, repeats = (5, 1) if args.quick else (22, 3)
+    steps, repeats = (8, 1) if args.quick else (60, 3)
     load_before = load_average()
     runs: dict[str, list[dict[str, float]]] = {"synchronous": [], "asynchronous": []}
     for i in range(repeats):

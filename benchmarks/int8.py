@@ -24,7 +24,7 @@ from magistral.engines.native.int8 import Int8Linear, quantise_linears
 from magistral.models.load import load_model
 from magistral.models.transformer import Transformer
 from magistral.recipe import load_recipe
-from magistral.text.template import prompt_tokens
+from magistral.text.template import problem_tokens
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart.toml"
 
@@ -49,7 +49,7 @@ def main() -> None:
     model, tokenizer = load_model(args.model)
     engine = NativeEngine(model, tokenizer.eos, n_slots=args.completions, window=192)
     for i, problem in enumerate(problems(recipe.problems)[0][: args.completions]):
-        prompt = tuple(prompt_tokens(tokenizer, recipe.prompt.system, [("user", problem.question)]))
+        prompt = problem_tokens(tokenizer, recipe.prompt, problem.question)
         engine.submit(Request(prompt=prompt, seeds=(args.seed + i,), max_tokens=64, key=i))
     written: list[Written] = []
     while not engine.idle:

@@ -180,6 +180,7 @@ def run_trl(args: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
+        path.mkdir()
         ours, our_tokenizer = load_model("smollm2")
         save_model(path, ours, our_tokenizer, ours.named_parameters())
         del ours

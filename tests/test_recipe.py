@@ -125,6 +125,10 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
         ("model.base='smollm2'", 'model: base = "scratch" and a section [model.scratch] go together'),
         ("model.scratch.n_kv_heads=3", "model.scratch: n_kv_heads=3 must divide n_heads=4"),
         ("model.scratch.dim=36", "model.scratch: dim=36 must be n_heads=4 times an even number"),
+        (
+            "prompt.begin_thinking=true",
+            "prompt.begin_thinking is for models without [sft]: traces teach the opening mark; leave one out",
+        ),
     ],
     ids=[
         "too stale",
@@ -138,6 +142,7 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
         "scratch sizes for another base",
         "heads not shared evenly",
         "odd head",
+        "thinking begun for a model that learns the mark",
     ],
 )
 def test_an_impossible_combination_names_both_values_and_the_remedy(path: Path, override: str, expected: str) -> None:

@@ -240,5 +240,5 @@ def require_space(path: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(path).free
     if free < n_bytes:
         raise DiscFull(
-            f"{path}: {free / 1e9:.1f} GB free and {n_bytes / 1e9:.1f} GB needed: free some space or name another --out"
+            f"{path}: {free / 1e6:,.0f} MB free and {n_bytes / 1e6:,.0f} MB needed: free some space or name another --out"
         )

@@ -62,6 +62,9 @@ class Prompt(Section):
     """What the model is told before each problem; empty: nothing."""
     variant: Literal["", "train", "serve"] = ""
     """Instead of `system`: the version's own system prompt, as in RL or as for people."""
+    begin_thinking: bool = False
+    """The prompt ends with the opening mark, so that the model begins inside its thinking: for a model that has seen no trace
+    and would hardly ever find the mark. It counts as written."""
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
@@ -220,7 +223,7 @@ class Runtime(Section):
     trainer_cpus: int = Field(default=1, gt=0)
     generator_gpus: float = Field(default=0.0, ge=0)
     trainer_gpus: float = Field(default=0.0, ge=0)
-    report_s: float = Field(default=0.2, gt=0)
+    report_s: float = Field(default=0.1, gt=0)
     """Between two reports of a generator: what one that dies has written since then is written again."""
     limit_s: float = Field(default=600.0, gt=0)
     """A worker that has not answered for so long is taken for lost, and replaced."""
@@ -254,6 +257,12 @@ class Recipe(Section):
     sft: Sft | None = None
     rl: Rl | None = None
     eval: Eval
+
+    @model_validator(mode="after")
+    def _traces_bring_their_marks(self) -> Self:
+        if self.sft is not None and self.prompt.begin_thinking:
+            raise ValueError("prompt.begin_thinking is for models without [sft]: traces teach the opening mark; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _groups_fit_the_engine(self) -> Self:

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from magistral.errors import RunFolderError
 from magistral.flow import Completion, Scored
 from magistral.log import RunFolder, open_run
 from magistral.pipeline.audit import audit
@@ -53,10 +54,9 @@ def go_on(folder: RunFolder, generator: FakeGenerator, *, steps: int) -> None:
     ledger = Ledger(PROBLEMS, seed=1, group_size=2)
     roles = Roles(generator, FakeVerifier(frozenset(range(0, 999, 5))), CountingTrainer())
     record = Record(folder, ledger, roles, Checkpoints(folder, n_bytes=0, keep=1, every=10**6), on_step=lambda _: None)
-    done = record.files.restore(ledger)
-    folder.forget_after(done)
-    generator.version = done
-    drive(roles, record, at=pace(per_batch=2, in_flight=4, steps=steps, first=done + 1), curriculum=ledger)
+    record.resume()
+    generator.version = record.step
+    drive(roles, record, at=pace(per_batch=2, in_flight=4, steps=steps, first=record.step + 1), curriculum=ledger)
 
 
 @settings(max_examples=15, deadline=None)
@@ -108,6 +108,14 @@ def test_the_audit_finds_a_group_that_was_skipped_and_a_step_without_its_file(fi
     assert f"group {first} was never closed and is not open" in audit(finished).faults
     (finished.path / "traces" / "step-000002.parquet").unlink()
     assert any("by the ledger, set() by the traces" in fault for fault in audit(finished).faults)
+
+
+def test_a_run_without_a_ledger_for_its_checkpoint_is_refused_and_left_as_it_is(finished: RunFolder) -> None:
+    (finished.checkpoints / "step-000009").mkdir(parents=True)
+    metrics = finished.metrics()
+    with pytest.raises(RunFolderError, match="ledger ends at step 3 and it has a checkpoint of step 9"):
+        go_on(finished, FakeGenerator(), steps=12)
+    assert finished.metrics() == metrics
 
 
 def test_the_steps_of_an_asynchronous_run_can_be_taken_again_from_its_traces(tmp_path: Path) -> None:

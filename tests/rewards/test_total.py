@@ -13,7 +13,7 @@ from magistral.errors import UnknownName, VerifierFailed
 from magistral.flow import Completion, Finish, Outcome, Problem
 from magistral.recipe import RewardWeights
 from magistral.rewards.total import Scorer
-from magistral.text.trace import THINK_TOKENS
+from magistral.text.trace import THINK_TOKENS, parse
 
 WEIGHTS = RewardWeights(l_max=100, l_cache=20)
 PROBLEM = Problem(id="sum-1", question="What do you get if you add twenty-three and four?", reference="27")
@@ -98,7 +98,7 @@ def test_weights_are_absolute() -> None:
 
 
 def test_control_tokens_as_marks() -> None:
-    with Scorer(WEIGHTS, marks=THINK_TOKENS) as scorer:
+    with Scorer(WEIGHTS, lambda c: parse(c.text, THINK_TOKENS)) as scorer:
         assert scorer.score(completion(rf"[THINK]{EN}[/THINK]\boxed{{27}}")).reward.total == pytest.approx(1.1)
         assert scorer.score(completion(rf"<think>{EN}</think>\boxed{{27}}")).reward.total == 0
 

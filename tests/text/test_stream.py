@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests import tekken
 
-from magistral.text.stream import TraceStream, parse_tokens
+from magistral.flow import Completion, Finish, Problem
+from magistral.recipe import Prompt
+from magistral.text.stream import TraceStream, completion_parser, parse_tokens
 from magistral.text.tekken import tokenizer_from_tekken
+from magistral.text.template import problem_tokens
 from magistral.text.tokens import Tokenizer, byte_tokenizer
 from magistral.text.trace import Phase, parse
 
@@ -155,3 +158,29 @@ def test_the_reward_is_not_paid_for_marks_that_are_only_text(v13: Tokenizer, tmp
     forged = v13.encode("[THINK]a[/THINK]b")
     assert parse(v13.decode(forged), v13.marks).well_formed
     assert not parse_tokens(v13, forged).well_formed
+
+
+@pytest.mark.parametrize("kind", ["text", "tokens"])
+def test_a_prompt_that_begins_the_thinking_and_its_completion_read_as_one_trace(v13: Tokenizer, kind: str) -> None:
+    tokenizer = v13 if kind == "tokens" else byte_tokenizer()
+    close = [v13.control_id("[/THINK]")] if kind == "tokens" else tokenizer.encode("</think>")
+    prompt = problem_tokens(tokenizer, Prompt(system="s", begin_thinking=True), "q")
+    plain = problem_tokens(tokenizer, Prompt(system="s"), "q")
+    opening = [v13.control_id("[THINK]")] if kind == "tokens" else tokenizer.encode("<think>\n")
+    assert prompt == (*plain, *opening)
+    written = (*tokenizer.encode("a"), *close, *tokenizer.encode("b"))
+    completion = Completion(
+        problem=Problem(id="p", question="q", reference="b"),
+        group=0,
+        index=0,
+        seed=0,
+        prompt_tokens=prompt,
+        tokens=written,
+        logprobs=(0.0,) * len(written),
+        versions=(0,) * len(written),
+        text=tokenizer.decode(written),
+        finish=Finish.LENGTH,
+    )
+    begun = completion_parser(tokenizer, begun=True)(completion)
+    assert (begun.thinking, begun.summary, begun.well_formed) == ("a", "b", True)
+    assert completion_parser(tokenizer)(completion).fault == "no opening mark"

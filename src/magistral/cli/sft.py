@@ -52,7 +52,7 @@ def command(
         with scorer_of(checked, tokenizer) as scorer:
             solve = partial(worked, marks=tokenizer.marks)
             traces = checked_traces(train, solve, scorer.score, prompter(checked, tokenizer), tokenizer, n=checked.sft.n_traces)
-        steps = progress("SFT: supervised steps", n_steps(checked))
+        steps = progress("SFT: supervised steps", n_steps(checked), len(folder.metrics()))
         with steps as advance, mirrored(checked.log.mirrors, folder, partial(typer.echo, err=True)) as mirror_step:
 
             def on_step(report: StepReport) -> None:

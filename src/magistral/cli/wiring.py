@@ -7,14 +7,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magistral.flow import Problem
-from magistral.recipe import Prompt, Recipe, load_recipe
+from magistral.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from magistral.log import RunFolder
@@ -61,7 +60,7 @@ def read_recipe(path: Path, changes: list[str] | None, mirrors: list[str] | None
     version = version_of(recipe.prompt.version)
     if not recipe.prompt.variant:
         return recipe
-    prompt = Prompt(version=version.name, system=system_prompt(version, recipe.prompt.variant))
+    prompt = recipe.prompt.model_copy(update={"system": system_prompt(version, recipe.prompt.variant), "variant": ""})
     return recipe.model_copy(update={"prompt": prompt})
 
 
@@ -109,18 +108,17 @@ def unfinished(out: Path, recipe: Recipe, stage: str, model: str, *, resume: boo
 
 
 def prompter(recipe: Recipe, tokenizer: Tokenizer) -> Callable[[Problem], tuple[int, ...]]:
-    from magistral.text.template import prompt_tokens
+    from magistral.text.template import problem_tokens
 
-    return lambda problem: tuple(prompt_tokens(tokenizer, recipe.prompt.system, [("user", problem.question)]))
+    return lambda problem: problem_tokens(tokenizer, recipe.prompt, problem.question)
 
 
 def scorer_of(recipe: Recipe, tokenizer: Tokenizer) -> Scorer:
     """What a completion is paid by; marks that are control tokens are read as tokens, not as text."""
     from magistral.rewards.total import Scorer
-    from magistral.text.stream import parse_tokens
+    from magistral.text.stream import completion_parser
 
-    by_token = partial(parse_tokens, tokenizer) if tokenizer.marks_are_tokens else None
-    return Scorer(recipe.reward, marks=tokenizer.marks, parse_tokens=by_token)
+    return Scorer(recipe.reward, completion_parser(tokenizer, begun=recipe.prompt.begin_thinking))
 
 
 @contextmanager

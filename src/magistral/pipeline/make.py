@@ -9,14 +9,14 @@ from typing import Protocol
 
 from magistral.engines.native.engine import NativeEngine
 from magistral.errors import RecipeError
-from magistral.flow import Completion, Problem, Scored
+from magistral.flow import Completion, Scored
 from magistral.models.transformer import Transformer
 from magistral.pipeline.growing import Desk
 from magistral.pipeline.learner import Learner
 from magistral.pipeline.loop import Roles
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.recipe import Recipe, Rl
-from magistral.text.template import prompt_tokens
+from magistral.text.template import problem_tokens
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.ranks import ALONE, Ranks
 from magistral.trainer.trainer import Trainer
@@ -43,17 +43,23 @@ class Ingredients:
 
     @property
     def n_bytes(self) -> int:
-        """Of a checkpoint, about: the weights, and for what is trained its master and AdamW's two moments, in float32."""
-        per_weight = 16 if self.rl.lora is None else 5  # LoRA's own part is small (chosen: a byte a weight)
-        return per_weight * sum(p.numel() for p in self.model.parameters())
+        """Of the weights in float32."""
+        return 4 * sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About: the weights, and for what is trained its master and AdamW's two moments. LoRA's own part is small (chosen: a
+        quarter of the weights)."""
+        return self.n_bytes * 4 if self.rl.lora is None else self.n_bytes * 5 // 4
 
     def desk(self) -> Desk:
-        tokenizer, system = self.tokenizer, self.recipe.prompt.system
-
-        def prompt_of(problem: Problem) -> tuple[int, ...]:
-            return tuple(prompt_tokens(tokenizer, system, [("user", problem.question)]))
-
-        return Desk(prompt_of, tokenizer.decode, max_tokens=self.rl.max_tokens, temperature=self.rl.temperature)
+        tokenizer, prompt = self.tokenizer, self.recipe.prompt
+        return Desk(
+            lambda problem: problem_tokens(tokenizer, prompt, problem.question),
+            tokenizer.decode,
+            max_tokens=self.rl.max_tokens,
+            temperature=self.rl.temperature,
+        )
 
     def engine(self) -> NativeEngine:
         """With a copy of the model: to be made before the trainer puts LoRA into it."""

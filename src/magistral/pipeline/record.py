@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from magistral.errors import RunFolderError
 from magistral.flow import Completion, Outcome, Scored, StepReport
 from magistral.log import RunFolder
 from magistral.pipeline.growing import begun_of
 from magistral.pipeline.ledger import Ledger, LedgerFolder
 from magistral.pipeline.loop import Roles, Trained, Trainer
 from magistral.pipeline.replay import trained_groups
+from magistral.trainer.checkpoint import checkpoints, keep_only
 
 
 class Checkpoints:
-    """step-000010/: the model in Hugging Face format and trainer.pt; whole under its name or absent."""
+    """step-000010/: the model in Hugging Face format and the trainer's state; whole under its name or absent."""
 
     def __init__(self, run: RunFolder, *, n_bytes: int, keep: int, every: int) -> None:
         """`n_bytes`: about what one takes on the disc."""
@@ -26,7 +27,7 @@ class Checkpoints:
 
     def newest(self) -> tuple[int, Path | None]:
         """Its step; 0 where there is none."""
-        folders = sorted(self.run.checkpoints.glob("step-*"))
+        folders = checkpoints(self.run)
         return (int(folders[-1].name.removeprefix("step-")), folders[-1]) if folders else (0, None)
 
     async def save(self, step: int, trainer: Trainer) -> None:
@@ -34,8 +35,7 @@ class Checkpoints:
             return
         with self.run.new_checkpoint(step, self.n_bytes) as partial:
             await trainer.save(partial)
-        for old in sorted(self.run.checkpoints.glob("step-*"))[: -self.n_kept]:
-            shutil.rmtree(old)
+        keep_only(self.run, [folder.name for folder in checkpoints(self.run)[-self.n_kept :]])
 
     async def bring_up(self, trainer: Trainer, step: int) -> None:
         """A fresh trainer to where it was after `step`: the newest checkpoint, then the same steps on the same completions
@@ -59,6 +59,16 @@ class Record:
         self._dropped: dict[int, tuple[list[Scored], str]] = {}
         """Since the last step, with why."""
         self._since = time.perf_counter()
+
+    def resume(self) -> None:
+        """To where the folder's last whole step ended; what came after it is forgotten. Raises RunFolderError."""
+        self.step, (saved, _) = self.files.restore(self.ledger), self.checkpoints.newest()
+        if saved > self.step:
+            raise RunFolderError(
+                f"{self.run.path}: its ledger ends at step {self.step} and it has a checkpoint of step {saved}: an older version "
+                "wrote this run; take its checkpoint as a new run's --model"
+            )
+        self.run.forget_after(self.step)
 
     def finished(self, ordinal: int, group: list[Completion]) -> None:
         self.ledger.open[ordinal] = tuple(begun_of(c) for c in group)

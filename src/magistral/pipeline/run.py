@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
 from magistral.flow import Problem, StepReport
-from magistral.log import RunFolder
+from magistral.log import RunFolder, require_space
 from magistral.pipeline.ledger import Ledger
 from magistral.pipeline.loop import Pace, Roles, run
 from magistral.pipeline.make import Ingredients, inline_roles
@@ -22,7 +22,8 @@ OnStep = Callable[[StepReport], None]
 def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFolder, *, on_step: OnStep) -> None:
     """Goes on from the folder's ledger if it has one. Ctrl-C leaves a checkpoint of the last whole step.
 
-    Raises RunFailed (TrainingFailed, with the batch saved) where the run ends as a failure."""
+    Raises RunFailed (TrainingFailed, with the batch saved) where the run ends as a failure, DiscFull where a checkpoint would
+    not fit."""
     ledger = Ledger(problems, seed=ingredients.recipe.seed, group_size=ingredients.rl.group_size)
     try:
         asyncio.run(_run(ingredients, ledger, folder, on_step))
@@ -32,12 +33,12 @@ def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFol
 
 async def _run(ingredients: Ingredients, ledger: Ledger, folder: RunFolder, on_step: OnStep) -> None:
     rl = ingredients.rl
-    checkpoints = Checkpoints(folder, n_bytes=ingredients.n_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
+    require_space(folder.path, ingredients.checkpoint_bytes)
+    checkpoints = Checkpoints(folder, n_bytes=ingredients.checkpoint_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
     with Waits(folder.path / "waits.json") as waits:
         async with _roles(ingredients, checkpoints, waits) as roles:
             record = Record(folder, ledger, roles, checkpoints, on_step=on_step)
-            record.step = record.files.restore(ledger)
-            folder.forget_after(record.step)
+            record.resume()
             await checkpoints.bring_up(roles.trainer, record.step)
             await roles.generator.load(await roles.trainer.weights(record.step), record.step)
             try:

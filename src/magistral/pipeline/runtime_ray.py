@@ -251,7 +251,9 @@ def _hire(crew: Crew, shared: Any) -> tuple[list[Worker], list[Worker], Worker]:
 
 @contextmanager
 def _cluster(runtime: Runtime, n_bytes: int) -> Iterator[None]:
-    """One that is there, or one of our own on this machine with a core for every thread that the recipe asks for."""
+    """One that is there, or one of our own on this machine with a core for every thread that the recipe asks for.
+
+    `n_bytes`: of the model's weights."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let any other process of the machine go first
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -259,7 +261,8 @@ def _cluster(runtime: Runtime, n_bytes: int) -> Iterator[None]:
         ray.init(address=runtime.address, **quiet)
     else:
         n_cpus = runtime.n_generators * runtime.generator_cpus + runtime.n_verifiers + runtime.n_trainers * runtime.trainer_cpus
-        ray.init(num_cpus=n_cpus, include_dashboard=False, object_store_memory=max(2**28, n_bytes), **quiet)
+        # in the store: the model to start workers from, two versions of the weights, and some room
+        ray.init(num_cpus=n_cpus, include_dashboard=False, object_store_memory=2**28 + 4 * n_bytes, **quiet)
     try:
         yield
     finally:

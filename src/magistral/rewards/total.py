@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +12,7 @@ from magistral.rewards.correctness import is_correct
 from magistral.rewards.format import format_fault
 from magistral.rewards.language import language_consistency
 from magistral.rewards.length import length_penalty
-from magistral.text.trace import THINK_TEXT, Marks, parse
+from magistral.text.trace import parse as parse_text
 from magistral.verifiers.judges import Judges
 
 
@@ -22,15 +22,14 @@ class Scorer:
     def __init__(
         self,
         weights: RewardWeights,
+        parse: Callable[[Completion], Trace] | None = None,
         *,
-        marks: Marks = THINK_TEXT,
-        parse_tokens: Callable[[Sequence[int]], Trace] | None = None,
         deadline_s: float = 5.0,
         n_workers: int = 1,
         require_isolation: bool = False,
     ) -> None:
-        """`parse_tokens`: for marks that are control tokens, so that a text which only reads like one is none."""
-        self.weights, self.marks, self.parse_tokens = weights, marks, parse_tokens
+        """`parse`: how a completion is cut in two, as `text.stream.completion_parser` makes it; absent: `<think>` in its text."""
+        self.weights, self.parse = weights, parse or (lambda completion: parse_text(completion.text))
         self._judges = Judges(deadline_s=deadline_s, n_workers=n_workers, require_isolation=require_isolation)
 
     def __enter__(self) -> Self:
@@ -41,7 +40,7 @@ class Scorer:
 
     def score(self, completion: Completion) -> Scored:
         """Raises VerifierFailed where no judgement could be made: the completion is to be dropped and counted."""
-        trace = self.parse_tokens(completion.tokens) if self.parse_tokens else parse(completion.text, self.marks)
+        trace = self.parse(completion)
         kind = completion.problem.kind
         fault = format_fault(trace, kind)
         if fault:  # grading stops: length and language are not looked at (chosen; the paper does not say)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 from magistral.errors import RecipeError, TrainingFailed
 from magistral.flow import StepReport
 from magistral.log import RunFolder
-from magistral.models.load import save_model
 from magistral.models.transformer import Transformer
 from magistral.recipe import Recipe
 from magistral.sft.traces import CheckedTrace, require_fit
 from magistral.text.tokens import Tokenizer
+from magistral.trainer.checkpoint import keep_only, restore_newest, save_checkpoint
 from magistral.trainer.collate import Item
 from magistral.trainer.trainer import Trainer
 
@@ -32,14 +34,11 @@ def run_sft(
     *,
     on_step: OnStep,
 ) -> None:
-    """Begins anew if it was interrupted: it is short, and its only state is the best checkpoint.
-
-    Raises TrainingFailed where the loss is no number."""
+    """Goes on from the folder's newest checkpoint if it has one. Raises TrainingFailed where the loss is no number."""
     sft = recipe.sft
     if sft is None:
         raise RecipeError("the recipe has no section [sft]")
     require_fit(traces, recipe.model.window)
-    folder.forget_after(0)
     n_aside = max(1, round(len(traces) * ASIDE))
     aside, learned = _items(traces[:n_aside]), traces[n_aside:]
     if len(learned) < sft.n_batch:
@@ -47,22 +46,38 @@ def run_sft(
             f"sft.n_batch={sft.n_batch} is over the {len(learned)} traces to learn from: lower it or raise sft.n_traces"
         )
     trainer = Trainer(model, sft, seed=recipe.seed)
+    state = restore_newest(folder, trainer) or {"step": 0, "best": "", "best_loss": math.inf}
     per_epoch = len(learned) // sft.n_batch
-    best = float("inf")
-    for step, batch in enumerate(_batches(learned, sft.n_batch, sft.epochs, recipe.seed), start=1):
+    last = per_epoch * sft.epochs
+    batches = enumerate(_batches(learned, sft.n_batch, sft.epochs, recipe.seed), start=1)
+    for step, batch in islice(batches, state["step"], None):
         start = time.perf_counter()
         report = trainer.step(_items(batch))
-        values = {"loss": report["loss"], "grad_norm": report["grad_norm"], "lr": report["lr"], "n_tokens": report["n_tokens"]}
-        if step % (sft.eval_every or per_epoch) == 0 or step == per_epoch * sft.epochs:
-            values["held_out_loss"] = held_out = trainer.held_out_loss(aside)
-            if held_out < best:
-                best = held_out
-                _save_best(folder, trainer, tokenizer, step)
+        values = {name: report[name] for name in ("loss", "grad_norm", "lr", "n_tokens")}
+        looks = step % (sft.eval_every or per_epoch) == 0 or step == last
+        if looks:
+            values["held_out_loss"] = trainer.held_out_loss(aside)
         values["seconds"] = time.perf_counter() - start
         folder.add_metrics(step, values)
+        if looks:
+            state = _save(folder, trainer, tokenizer, state, step=step, held_out=values["held_out_loss"])
         on_step(StepReport(step=step, values=values))
-    if best == float("inf"):
-        raise TrainingFailed("the loss on the traces kept aside was never a number")
+    folder.set_info(best=state["best"])
+    keep_only(folder, [state["best"]])
+
+
+def _save(
+    folder: RunFolder, trainer: Trainer, tokenizer: Tokenizer, before: Mapping[str, Any], *, step: int, held_out: float
+) -> dict[str, Any]:
+    """A checkpoint of this step, which is the best where its loss is the lowest; the best and the newest are kept."""
+    if not math.isfinite(held_out):
+        raise TrainingFailed(f"step {step}: the loss on the traces kept aside is {held_out}")
+    state, name = {**before, "step": step}, f"step-{step:06d}"
+    if held_out < before["best_loss"]:
+        state |= {"best": name, "best_loss": held_out}
+    save_checkpoint(folder, trainer, tokenizer, state)
+    keep_only(folder, [name, state["best"]])
+    return state
 
 
 def n_steps(recipe: Recipe) -> int:
@@ -85,13 +100,3 @@ def _items(traces: Sequence[CheckedTrace]) -> list[Item]:
     """Every token of the batch counts the same."""
     n_tokens = sum(len(t.tokens) for t in traces)
     return [Item(prompt=t.prompt, tokens=t.tokens, weight=1 / n_tokens) for t in traces]
-
-
-def _save_best(folder: RunFolder, trainer: Trainer, tokenizer: Tokenizer, step: int) -> None:
-    with folder.new_checkpoint(step, sum(p.numel() for p in trainer.model.parameters()) * 4) as partial:
-        save_model(partial, trainer.model, tokenizer, trainer.all_weights())
-    best = f"step-{step:06d}"
-    folder.set_info(best=best)
-    for old in folder.checkpoints.glob("step-*"):
-        if old.name != best:
-            shutil.rmtree(old)

@@ -42,7 +42,9 @@ _CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
         "gradient norm": ("grad_norm",),
         "share of tokens clipped": ("clip_share",),
         "groups dropped": ("groups_dropped",),
-        "staleness in versions": ("staleness",),
+        "completions that no verifier could judge": ("verifier_failed",),
+        "staleness in versions": ("staleness", "staleness_max"),
+        "tokens learned from, for each computed": ("tokens_per_input",),
     },
 }
 

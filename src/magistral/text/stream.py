@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from magistral.flow import Trace
+from magistral.flow import Completion, Trace
 from magistral.text.tokens import Tokenizer
-from magistral.text.trace import Phase, TraceParser, trace_of
+from magistral.text.trace import Phase, TraceParser, parse, trace_of
 
 MAX_HELD = 16
 """Tokens kept back where words that end in half a character follow each other (chosen: past this the bytes are just broken)."""
@@ -84,3 +84,15 @@ def parse_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> Trace:
     stream = TraceStream(tokenizer)
     pieces = stream.feed(tokens) + stream.finish()
     return trace_of(pieces, stream.parser.fault)
+
+
+def completion_parser(tokenizer: Tokenizer, *, begun: bool = False) -> Callable[[Completion], Trace]:
+    """How a completion is cut in two: marks that are control tokens are read as tokens, marks that are text in the text.
+
+    `begun`: the opening mark stood at the end of the prompt."""
+    marks = tokenizer.marks
+    if tokenizer.marks_are_tokens:
+        opening = (tokenizer.control_id(marks.open),) if begun else ()
+        return lambda completion: parse_tokens(tokenizer, opening + completion.tokens)
+    written = f"{marks.open}\n" if begun else ""
+    return lambda completion: parse(written + completion.text, marks)

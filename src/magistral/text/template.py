@@ -9,6 +9,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from magistral.errors import ModelError, UserError
+from magistral.recipe import Prompt
 from magistral.text.message import Message, Role, marked_tokens, pieces_tokens
 from magistral.text.mistral import mistral_tokens
 from magistral.text.tokens import Tokenizer
@@ -24,6 +25,15 @@ def prompt_tokens(tokenizer: Tokenizer, system: str, messages: Sequence[tuple[st
     Raises ModelError if the model's template refuses them."""
     turns = [Message(role=cast(Role, role), content=text) for role, text in messages]
     return conversation_tokens(tokenizer, [Message(role="system", content=system), *turns] if system else turns)
+
+
+def problem_tokens(tokenizer: Tokenizer, prompt: Prompt, question: str) -> tuple[int, ...]:
+    """What a recipe's model reads before it works on a problem."""
+    messages = [Message(role="system", content=prompt.system)] if prompt.system else []
+    messages.append(Message(role="user", content=question))
+    if prompt.begin_thinking:
+        messages.append(Message(role="assistant", content=(("thinking", ""),), unfinished=True))
+    return tuple(conversation_tokens(tokenizer, messages))
 
 
 def conversation_tokens(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
