@@ -163,7 +163,7 @@ def measured(parts: Any) -> Speeds:
                 rows.append([1, alive, alive * (len(prompt) + age)])
                 seconds.append(time.perf_counter() - start)
         groups = [[completion_of(w, asked.problem, w.request.key, parts.tokenizer.decode) for w in written]]
-    fixed, row, cached = np.linalg.lstsq(np.array(rows, dtype=float), np.array(seconds), rcond=None)[0]
+    fixed, row, cached = map(float, np.linalg.lstsq(np.array(rows, dtype=float), np.array(seconds), rcond=None)[0])
     scored = [[Letters().score(c) for c in group] for group in groups]
     n_tokens = sum(len(c.tokens) + len(prompt) for c in groups[0])
     took = []
