@@ -38,7 +38,7 @@ def main() -> None:
         for before, after in pairwise(stages)
     }
     result = {
-        "recipe": str(args.recipe.relative_to(ROOT)),
+        "recipe": str(args.recipe.resolve().relative_to(ROOT)),
         "versions": versions("torch", "tokenizers", "reasoning-gym"),
         "load_average_at_end": load_average(),
         "seeds": seeds,
