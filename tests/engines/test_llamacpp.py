@@ -73,7 +73,7 @@ def test_an_impossible_token_is_never_drawn(u: float) -> None:
 
 def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "llama_cpp", None)
-    with pytest.raises(UserError, match=r"pip install open-magistral\[llamacpp\]"):
+    with pytest.raises(UserError, match="scripts/install llamacpp"):
         LlamacppEngine(tmp_path / "m.gguf", byte_tokenizer(), n_slots=1, window=8, n_threads=1)
 
 

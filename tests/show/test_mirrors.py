@@ -81,7 +81,7 @@ def test_a_mirror_that_is_not_installed_is_said_with_what_to_install(run: RunFol
     monkeypatch.setitem(sys.modules, "wandb", None)
     (said,) = send(run, "wandb")
     assert "mirror wandb" in said
-    assert "install open-magistral[wandb]" in said
+    assert "scripts/install wandb" in said
 
 
 def test_a_mirror_that_fails_is_said_once_and_the_others_go_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

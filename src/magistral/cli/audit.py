@@ -120,7 +120,7 @@ def _store(folder: Path) -> sqlite3.Connection:
     try:
         from magistral.serve.store import open_store
     except ModuleNotFoundError as e:
-        raise UserError(f"the server needs the package {e.name}: pip install 'open-magistral[serve]'") from None
+        raise UserError(f"the server needs the package {e.name}: scripts/install serve") from None
     return open_store(folder)
 
 

@@ -70,5 +70,5 @@ def _store(data: Path | None) -> sqlite3.Connection:
     try:
         from magistral.serve.store import open_store
     except ModuleNotFoundError as e:
-        raise UserError(f"the server needs the package {e.name}: pip install 'open-magistral[serve]'") from None
+        raise UserError(f"the server needs the package {e.name}: scripts/install serve") from None
     return open_store(data_folder(data))

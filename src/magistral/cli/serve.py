@@ -66,7 +66,7 @@ def command(
         from magistral.serve.site import site_routes
         from magistral.serve.store import hold, open_store
     except ModuleNotFoundError as e:
-        raise UserError(f"serving needs the package {e.name}: pip install 'open-magistral[serve]'") from None
+        raise UserError(f"serving needs the package {e.name}: scripts/install serve") from None
     folder, keys_needed = data_folder(data), keys_needed or not is_loopback(host)
     with closing(open_store(folder)) as store, hold(folder), _listen(host, port) as listening:
         if keys_needed and not has_keys(store):

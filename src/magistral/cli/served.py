@@ -54,7 +54,7 @@ def endpoint(model: str) -> tuple[str, Endpoint] | None:
     try:
         from magistral.engines.http import endpoint_of
     except ModuleNotFoundError as e:
-        raise UserError(f"an endpoint needs the package {e.name}: pip install 'open-magistral[http]'") from None
+        raise UserError(f"an endpoint needs the package {e.name}: scripts/install http") from None
     return endpoint_of(model)
 
 

@@ -64,5 +64,5 @@ def _library() -> Any:
     try:
         import llguidance
     except ImportError:
-        raise UserError("JSON by a schema needs the package llguidance: pip install open-magistral[grammar]") from None
+        raise UserError("JSON by a schema needs the package llguidance: scripts/install grammar") from None
     return llguidance

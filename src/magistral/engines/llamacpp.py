@@ -156,9 +156,7 @@ def _library() -> Any:
     try:
         import llama_cpp
     except ImportError:
-        raise UserError(
-            "the engine 'llamacpp' needs the package llama-cpp-python: pip install open-magistral[llamacpp]"
-        ) from None
+        raise UserError("the engine 'llamacpp' needs the package llama-cpp-python: scripts/install llamacpp") from None
     _SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
     llama_cpp.llama_log_set(_SILENCE[0], ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
@@ -176,9 +174,7 @@ class _Context:
         try:
             import llama_cpp
         except ImportError:
-            raise UserError(
-                "the engine 'llamacpp' needs the package llama-cpp-python: pip install open-magistral[llamacpp]"
-            ) from None
+            raise UserError("the engine 'llamacpp' needs the package llama-cpp-python: scripts/install llamacpp") from None
         self.c: Any = llama_cpp
         self._silence = llama_cpp.llama_log_callback(lambda level, text, data: None)  # kept: C holds no reference
         llama_cpp.llama_log_set(self._silence, ctypes.c_void_p(0))

@@ -169,7 +169,8 @@ async def run(  # noqa: C901, PLR0915 - three loops, on one page on purpose
             n_freed, n_skipped = n_freed + 1, n_skipped + 1
             if n_skipped >= pace.max_skipped:
                 raise RunFailed(
-                    f"{n_skipped} groups in a row taught nothing (the last: {why}): choose problems of another difficulty"
+                    f"{n_skipped} groups in a row taught nothing (the last: {why}): choose problems of another difficulty, or a "
+                    "--model that finds the form"
                 )
         else:
             n_skipped = 0

@@ -32,7 +32,7 @@ try:
     from magistral.pipeline.crew import Crew, Worker, WorkerLost
     from magistral.pipeline.workers import GeneratorWorker, Report, Stepped, TrainerWorker, VerifierWorker
 except ImportError as e:
-    raise UserError(f"runtime.kind = \"ray\" needs the package {e.name}: pip install 'open-magistral[ray]'") from None
+    raise UserError(f'runtime.kind = "ray" needs the package {e.name}: scripts/install ray') from None
 
 T = TypeVar("T")
 

@@ -52,7 +52,7 @@ def _send_on(names: Sequence[str], run: RunFolder, say: Callable[[str], None], r
             act()
         except Exception as e:  # noqa: BLE001 - whatever a service does, the run goes on
             opened.pop(name, None)
-            hint = f"; install open-magistral[{name}]" if isinstance(e, ImportError) else ""
+            hint = f"; scripts/install {name}" if isinstance(e, ImportError) else ""
             say(f"mirror {name}: {type(e).__name__}: {e}{hint}; the run goes on without it")
 
     for name in names:

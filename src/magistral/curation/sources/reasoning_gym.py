@@ -136,7 +136,7 @@ def _package() -> Any:
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] != "reasoning_gym":
             raise
-        raise RecipeError('problems.source = "reasoning_gym" needs a package: pip install "open-magistral[problems]"') from None
+        raise RecipeError('problems.source = "reasoning_gym" needs a package: scripts/install problems') from None
 
 
 def _seed(*parts: object) -> int:
