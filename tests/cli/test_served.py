@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from magistral.cli.served import load_served, name_of, system_of
+from magistral.cli.served import load_served, name_of, trained_prompt
 from magistral.errors import ModelError, UserError
 from magistral.serve.elsewhere import Elsewhere
 
@@ -90,4 +90,4 @@ n_held_out = 1
 families = [{name = "chain_sum"}]
 """
     (tmp_path / "recipe.toml").write_text(recipe)
-    assert (system_of(str(tmp_path)), system_of("smollm2")) == ("think first", "")
+    assert (trained_prompt(str(tmp_path)).system, trained_prompt("smollm2").system) == ("think first", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from magistral.engines.base import Request
 from magistral.serve.app import create_app
+from magistral.serve.events import Ask, Start, Turn
 from magistral.serve.model import Served
 from magistral.serve.service import Service
 from magistral.text.tokens import Tokenizer, byte_tokenizer
@@ -100,3 +102,14 @@ def test_what_was_predicted_comes_the_same_and_is_counted(url: str) -> None:
     reply = httpx.post(f"{url}/v1/chat/completions", json=body).json()
     assert reply["choices"][0]["message"]["content"] == said
     assert reply["usage"]["completion_tokens_details"]["accepted_prediction_tokens"] > 0
+
+
+@pytest.mark.parametrize("start", ["free", "answer"])
+def test_a_model_that_was_trained_in_begun_thinking_is_asked_so(
+    new_engine: Callable[[], NativeEngine], tokenizer: Tokenizer, start: Start
+) -> None:
+    ask = Ask(turns=(Turn(role="user", text="2+2"),), start=start)
+    served = Served(name="tiny", engine=new_engine(), tokenizer=tokenizer, window=128)
+    plain, _ = served.prompt(ask)
+    begun, _ = replace(served, begin_thinking=True).prompt(ask)
+    assert begun == (plain + tokenizer.encode("<think>\n") if start == "free" else plain)

@@ -15,6 +15,7 @@ from magistral.errors import ModelError, UserError
 if TYPE_CHECKING:
     from magistral.engines.http import Endpoint
     from magistral.models.transformer import Transformer
+    from magistral.recipe import Prompt
     from magistral.serve.model import Served
     from magistral.serve.steering import ServingEngine
     from magistral.text.tokens import Tokenizer
@@ -77,7 +78,8 @@ def load_served(
         made = _native(model, n_slots, window, weights, threads)
     return Served(
         name=name_of(model), engine=made.engine, tokenizer=as_version(made.tokenizer, advice), able=frozenset(made.able),
-        window=made.window, n_slots=n_slots, system=told_by(model, version), temperature=advice.temperature, top_p=advice.top_p,
+        window=made.window, n_slots=n_slots, system=told_by(model, version),
+        begin_thinking=trained_prompt(model).begin_thinking, temperature=advice.temperature, top_p=advice.top_p,
         advised_window=advice.advised or made.longest, max_tokens=min(advice.max_tokens or 1024, made.window // 2),
         weights=made.digest,
     )  # fmt: skip
@@ -154,14 +156,14 @@ def told_by(model: str, version: str | None) -> str:
     from magistral.text.versions import system_prompt, version_of
 
     if version is None:
-        return system_of(model)
+        return trained_prompt(model).system
     found = version_of(version)
-    return system_prompt(found, "serve", Path(model)) if found.prompts else system_of(model)
+    return system_prompt(found, "serve", Path(model)) if found.prompts else trained_prompt(model).system
 
 
-def system_of(model: str) -> str:
-    """The system prompt that a run's model was trained with; empty for any other model."""
-    from magistral.recipe import load_recipe
+def trained_prompt(model: str) -> Prompt:
+    """What a run's model was trained with; empty for any other model."""
+    from magistral.recipe import Prompt, load_recipe
 
     recipe = Path(model) / "recipe.toml"
-    return load_recipe(recipe).prompt.system if recipe.exists() else ""
+    return load_recipe(recipe).prompt if recipe.exists() else Prompt()

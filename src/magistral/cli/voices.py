@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from magistral.cli.served import endpoint, load_served, system_of
+from magistral.cli.served import endpoint, load_served, trained_prompt
 from magistral.cli.wiring import progress
 from magistral.errors import UserError
 from magistral.eval.measure import Voice
@@ -38,8 +38,9 @@ def prompt_of(model: str, version: str | None, system: str | None) -> Prompt:
     from magistral.text.versions import system_prompt, version_of
 
     found = version_of(version or "text")
-    own = system_prompt(found, "train") if found.prompts else system_of(model)
-    return Prompt(version=found.name, system=own if system is None else system)
+    trained = trained_prompt(model)
+    own = system_prompt(found, "train") if found.prompts else trained.system
+    return Prompt(version=found.name, system=own if system is None else system, begin_thinking=trained.begin_thinking)
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def _here(model: str, prompt: Prompt, means: Means, longest: int) -> Voice:
             f"answers of {longest} tokens leave no room for a question in a window of {served.window}: "
             "lower --max-tokens or raise --window"
         )
-    tokenizer, parser = served.tokenizer, completion_parser(served.tokenizer)
+    tokenizer, parser = served.tokenizer, completion_parser(served.tokenizer, begun=prompt.begin_thinking)
     nothing = Problem(id="", question="", reference="")
     return Voice(
         engine=served.engine, n_group=means.n_slots, n_in_flight=2 * means.n_slots,

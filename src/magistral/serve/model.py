@@ -38,6 +38,8 @@ class Served:
     """Completions written at once."""
     system: str = ""
     """What the model is told first where a request brings no system text."""
+    begin_thinking: bool = False
+    """A prompt ends with the opening mark where a request does not say otherwise: so the model was trained."""
     temperature: float = 0.7
     top_p: float = 0.95
     max_tokens: int = 1024
@@ -54,6 +56,9 @@ class Served:
     def phases(self, ask: Ask, terms: Terms, index: int) -> Phases:
         """What reads the completion of that place."""
         return Phases(self.tokenizer, self._cutter(ask), terms, eos=self.tokenizer.eos, index=index)
+
+    def _start(self, ask: Ask) -> Start:
+        return "thinking" if self.begin_thinking and ask.start == "free" else ask.start
 
     def options(self, ask: Ask) -> dict[str, Any]:
         """Further fields of the engine's Request. What only makes it faster may be left out, nothing else."""
@@ -80,7 +85,7 @@ class Served:
                 return json_mask(self.tokenizer, ask.tools[0].parameters, after=self.call(ask))
             if ask.tools or ask.prefix or ask.raw_prompt is not None:
                 raise UserError("response_format goes with a conversation, and not with tools or a prefix")
-            grammar, free = json_mask(self.tokenizer, ask.schema or {}), ask.start == "free"
+            grammar, free = json_mask(self.tokenizer, ask.schema or {}), self._start(ask) == "free"
         except UserError as e:
             raise Refused("bad_request", str(e), field="response_format") from None
         return lambda: AnswerMask(self.tokenizer, self._cutter(ask), grammar(), free=free)
@@ -98,7 +103,7 @@ class Served:
     def _cutter(self, ask: Ask) -> Cutter:
         if ask.raw_prompt is not None:
             return PlainCutter()
-        start: Start = "answer" if ask.prefix else ask.start
+        start: Start = "answer" if ask.prefix else self._start(ask)
         marks, tokenizer = self.tokenizer.marks, self.tokenizer
         if not tokenizer.marks_are_tokens:
             return TextCutter(marks, start)
@@ -158,7 +163,7 @@ class Served:
         messages = self._told(ask, turns)
         if ask.prefix:
             messages.append(Message(role="assistant", content=ask.prefix, unfinished=True))
-        elif ask.start == "thinking":
+        elif self._start(ask) == "thinking":
             messages.append(Message(role="assistant", content=(("thinking", ""),), unfinished=True))
         elif ask.start == "answer":  # an empty trace, so that the model goes on with its answer
             messages.append(Message(role="assistant", content=(("thinking", ""), ("text", "")), unfinished=True))
