@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from magistral.curation.candidate import Candidate, read_candidates
 
@@ -57,11 +56,6 @@ def run_stages(stages: Sequence[Stage], raw: Iterable[Candidate], folder: Path, 
         kept[stage.name] = done / "kept.jsonl"
         source = read_candidates(kept[stage.name])
     return kept[stages[-1].name]
-
-
-def stage_counts(folder: Path) -> list[dict[str, Any]]:
-    """Of the stages that are finished, in order."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / "stages").glob("*/counts.json"))]
 
 
 def _run(stage: Stage, source: Iterable[Candidate], done: Path, watch: Watch) -> None:

@@ -207,14 +207,3 @@ class Steerable(Engine, Protocol):
 
     def partial(self) -> list[Written]:
         """What is being written now."""
-
-
-def finished_groups(done: Sequence[Written], open_groups: dict[Hashable, list[Written]]) -> list[list[Written]]:
-    """Add `done` to the groups they belong to; returns (and forgets) the groups that are now whole, in order of index."""
-    whole = []
-    for written in done:
-        group = open_groups.setdefault(written.request.key, [])
-        group.append(written)
-        if len(group) == len(written.request.seeds):
-            whole.append(sorted(open_groups.pop(written.request.key), key=lambda w: w.index))
-    return whole

@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from magistral.flow import Batch, Scored
-from magistral.models.load import save_model
 from magistral.pipeline.loop import Trained
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.advantage import advantages
+from magistral.trainer.checkpoint import save_trainer
 from magistral.trainer.collate import Item
 from magistral.trainer.trainer import Trainer
 
@@ -42,13 +42,7 @@ class Learner:
         return self.trainer.changed_weights()
 
     async def save(self, folder: Path) -> None:
-        """The model in Hugging Face format, and the trainer's state."""
-        weights = self.trainer.all_weights()
-        if self.trainer.ranks.rank == 0:
-            save_model(folder, self.trainer.model, self.tokenizer, weights)
-        else:
-            list(weights)  # nothing, but all ranks gather
-        self.trainer.save(folder)
+        save_trainer(folder, self.trainer, self.tokenizer)
 
     async def restore(self, folder: Path) -> None:
         self.trainer.restore(folder)

@@ -28,11 +28,20 @@ def n_bytes(trainer: Trainer) -> int:
     return sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained.values()) * 12
 
 
+def save_trainer(folder: Path, trainer: Trainer, tokenizer: Tokenizer) -> None:
+    """The model in Hugging Face format, by the first rank, and this rank's part of the trainer's state."""
+    weights = trainer.all_weights()
+    if trainer.ranks.rank == 0:
+        save_model(folder, trainer.model, tokenizer, weights)
+    else:
+        list(weights)  # nothing, but all ranks gather
+    trainer.save(folder)
+
+
 def save_checkpoint(run: RunFolder, trainer: Trainer, tokenizer: Tokenizer, state: Mapping[str, Any]) -> None:
     """`state`: its `step`, and what else the caller needs to go on, as JSON. Raises DiscFull before anything is written."""
     with run.new_checkpoint(state["step"], n_bytes(trainer)) as partial:
-        save_model(partial, trainer.model, tokenizer, trainer.all_weights())
-        trainer.save(partial)
+        save_trainer(partial, trainer, tokenizer)
         write_atomically(partial / "state.json", json.dumps(state) + "\n")
 
 
