@@ -72,6 +72,7 @@ class FakeVllm:
         """Tokens whose keys and values were thrown away while they were needed."""
         self.aborted: set[str] = set()
         self.n_written = 0
+        self.url = ""
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         route, body = request.url.path.lstrip("/"), json.loads(request.content or b"{}")

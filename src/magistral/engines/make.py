@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,25 +16,34 @@ if TYPE_CHECKING:
     from magistral.models.transformer import Transformer
 
 
-def engine_of(recipe: Recipe, model: Transformer, tokenizer: Tokenizer, part: tuple[int, int] = (0, 1)) -> NativeEngine | VllmEngine:
-    """With the model's weights as they are now. `part`: of how many generators this is which; servers are shared out.
+@contextmanager
+def engine_of(
+    recipe: Recipe, model: Transformer, tokenizer: Tokenizer, *, part: tuple[int, int] = (0, 1)
+) -> Iterator[NativeEngine | VllmEngine]:
+    """To be loaded once before it writes: a vLLM server does not have the weights yet.
 
-    Raises UserError or GeneratorLost where a vLLM server cannot be had."""
+    `part`: of how many generators this is which; they share the recipe's servers out. Raises UserError or GeneratorLost where a
+    server cannot be had."""
     settings, window = recipe.engine, recipe.model.window
     if settings.kind == "native":
         from magistral.engines.native.engine import NativeEngine
 
-        return NativeEngine(model, tokenizer.eos, n_slots=settings.n_slots, window=window, weights=settings.weights)
+        native = NativeEngine(model, tokenizer.eos, n_slots=settings.n_slots, window=window, weights=settings.weights)
+        del model  # it holds its own copy
+        yield native
+        return
     from magistral.engines.vllm import VllmEngine
-    from magistral.engines.vllm_launch import VllmProcess
+    from magistral.engines.vllm_launch import vllm_process
     from magistral.engines.vllm_weights import Shelf
 
-    urls, own = settings.urls[part[0] :: part[1]], None
-    if not urls:
-        config = {**model.sizes.to_config(), "eos_token_id": tokenizer.eos}
-        own = VllmProcess(settings.program, config, window=window, n_slots=settings.n_slots, flags=settings.flags)
-        urls = (own.url,)
-    shelf = Shelf(
-        dict(model.named_parameters()), base=Path(settings.folder) if settings.folder else None, name=f"{part} {settings.urls}"
-    )
-    return VllmEngine(urls, tokenizer.eos, window=window, shelf=shelf, process=own)
+    with ExitStack() as stack:
+        urls = settings.urls[part[0] :: part[1]]
+        if not urls:
+            config = {**model.sizes.to_config(), "eos_token_id": tokenizer.eos}
+            started = vllm_process(settings.program, config, window=window, n_slots=settings.n_slots, flags=settings.flags)
+            urls = (stack.enter_context(started),)
+        base = Path(settings.folder) if settings.folder else None
+        shelf = Shelf(dict(model.named_parameters()), base=base, name=" ".join(urls))
+        engine = VllmEngine(urls, tokenizer.eos, window=window, shelf=shelf)
+        stack.callback(engine.close)
+        yield engine

@@ -152,6 +152,7 @@ class Remote:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self.client.aclose()
+        await self._loop.shutdown_asyncgens()
 
     def _give_up(self, ticket: int) -> None:
         for future in reversed(self._tasks[ticket]):  # those that wait for room first, else one would be let in by another's end

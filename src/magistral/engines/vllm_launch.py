@@ -14,11 +14,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -31,68 +31,67 @@ END_S = 30.0
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG, prctl(2)
 
 
-class VllmProcess:
-    """`program`: the vllm command of its environment; `config`: a Hugging Face config.json; `flags`: further ones of `vllm serve`.
+@contextmanager
+def vllm_process(
+    program: str, config: Mapping[str, Any], *, window: int, n_slots: int, flags: Sequence[str] = ()
+) -> Iterator[str]:
+    """The address of a new server. `program`: the vllm command of its environment; `config`: a Hugging Face config.json;
+    `flags`: further ones of `vllm serve`.
 
     Raises UserError where it cannot be started, GeneratorLost with its last words where it ends before it answers."""
-
-    def __init__(
-        self, program: str, config: Mapping[str, Any], *, window: int, n_slots: int, flags: Sequence[str] = ()
-    ) -> None:
-        found = shutil.which(program)
-        if found is None:
-            raise UserError(
-                f"no program {program!r}: name the vllm command of its environment in engine.program, or servers in engine.urls"
-            )
-        self._folder = Path(tempfile.mkdtemp(prefix="magistral-vllm-"))
-        (self._folder / "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
+    found = shutil.which(program)
+    if found is None:
+        raise UserError(
+            f"no program {program!r}: name the vllm command of its environment in engine.program, or servers in engine.urls"
+        )
+    with tempfile.TemporaryDirectory(prefix="magistral-vllm-") as folder, (Path(folder) / "log").open("w+b") as log:
+        (Path(folder) / "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
         port = _free_port()
-        self.url = f"http://127.0.0.1:{port}"
         command = [
-            found, "serve", str(self._folder), "--host", "127.0.0.1", "--port", str(port), "--load-format", "dummy",
-            "--skip-tokenizer-init", "--enable-scale-out", "--max-model-len", str(window), "--max-num-seqs", str(n_slots),
-            *required_flags(), *flags,
+            found, "serve", folder, "--host", "127.0.0.1", "--port", str(port), "--load-format", "dummy",
+            "--skip-tokenizer-init", "--max-model-len", str(window), "--max-num-seqs", str(n_slots), *required_flags(), *flags,
         ]  # fmt: skip
-        environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=_ends_with_us()
-            )
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(), preexec_fn=_ends_with_us()
+        )
         try:
-            self._wait()
-        except BaseException:
-            self.close()
-            raise
+            _wait(process, f"http://127.0.0.1:{port}", log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            _end(process)
 
-    @property
-    def log(self) -> Path:
-        return self._folder / "log"
 
-    def close(self) -> None:
-        """End it, and forget what it wrote."""
-        self._process.terminate()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+def _wait(process: subprocess.Popen[bytes], url: str, log: BinaryIO) -> None:
+    end = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < end:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health", timeout=5).is_success:
+                return
+        time.sleep(0.5)
+    log.seek(0)
+    said = " | ".join(log.read().decode(errors="replace").strip().splitlines()[-5:])
+    why = f"did not answer for {START_S:g} s" if process.poll() is None else f"ended with {process.poll()}"
+    raise GeneratorLost(f"vllm serve {why}; its last words: {said[-1000:]}")
 
-    def _wait(self) -> None:
-        end = time.monotonic() + START_S
-        while self._process.poll() is None and time.monotonic() < end:
-            with suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/health", timeout=5).is_success:
-                    return
-            time.sleep(0.5)
-        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
-        why = f"ended with {self._process.poll()}" if self._process.poll() is not None else f"did not answer for {START_S:g} s"
-        raise GeneratorLost(f"vllm serve {why}; its last words: {' | '.join(said)[-1000:]}")
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def required_flags() -> list[str]:
-    """Without these a server's log-probabilities are not those at the temperature drawn at, or it takes no weights of ours."""
-    return ["--logprobs-mode", "processed_logprobs", "--weight-transfer-config", transfer_config()]
+    """Without these a server does not answer in tokens, tells log-probabilities at another temperature than it drew at, or takes
+    no weights of ours."""
+    return ["--enable-scale-out", "--logprobs-mode", "processed_logprobs", "--weight-transfer-config", transfer_config()]
+
+
+def environment() -> dict[str, str]:
+    """Of a server: with the routes that pause and take weights, and without reports to anybody."""
+    return {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
 
 def _free_port() -> int:
