@@ -71,6 +71,7 @@ class FakeVllm:
         self.n_read_again = 0
         """Tokens whose keys and values were thrown away while they were needed."""
         self.aborted: set[str] = set()
+        self.logprobs_mode = "processed_logprobs"
         self.n_written = 0
         self.url = ""
 
@@ -79,6 +80,8 @@ class FakeVllm:
         if route == "inference/v1/generate":
             self.bodies.append(body)
             return httpx.Response(200, stream=Stream(self._events(body)))
+        if route == "server_info":
+            return httpx.Response(200, json={"vllm_config": {"model_config": {"logprobs_mode": self.logprobs_mode}}})
         self.calls.append((route, {**body, **dict(request.url.params)}))
         act = getattr(self, f"on_{route}", None)
         if act is None:

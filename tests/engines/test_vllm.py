@@ -168,6 +168,21 @@ def test_weights_that_an_update_does_not_bring_are_sent_as_they_were(tmp_path: P
     assert {name: tensor.tolist() for name, tensor in found.items()} == {"model.norm.weight": [3, 3], "lm_head.weight": [1, 1]}
 
 
+def test_a_server_that_was_not_started_as_it_must_be_is_refused(make: Make) -> None:
+    server = FakeVllm()
+    server.logprobs_mode = "raw_logprobs"
+    with pytest.raises(UserError, match="tells raw_logprobs, not those drawn from: start it with --logprobs-mode processed"):
+        sent(make(server), 0)
+
+    async def plain(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(404, json={"detail": "Not Found"})
+
+    with pytest.raises(
+        UserError, match=r"http://server0 takes no weights: start vLLM 0\.32 or newer with VLLM_SERVER_DEV"
+    ):
+        sent(make(plain), 0)
+
+
 def test_groups_go_to_the_servers_in_turn_each_whole(make: Make) -> None:
     servers = [FakeVllm(), FakeVllm()]
     engine = make(*servers)

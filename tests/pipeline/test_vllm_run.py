@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from statistics import fmean
 
@@ -16,7 +15,7 @@ from magistral.flow import Completion, Problem, Scored
 from magistral.log import open_run, read_run
 from magistral.models.load import load_recipe_model
 from magistral.pipeline.audit import audit
-from magistral.pipeline.make import Ingredients
+from magistral.pipeline.make import Ingredients, Scores
 from magistral.pipeline.run import run_rl
 from magistral.pipeline.waits import explain
 from magistral.recipe import load_recipe
@@ -40,11 +39,15 @@ class Even:
         return scored(completion, fmean(1.0 - token % 2 for token in completion.tokens))
 
 
+def even() -> AbstractContextManager[Scores]:
+    return nullcontext(Even())
+
+
 def parts(*changes: str) -> Ingredients:
     recipe = load_recipe(RECIPE, (*CHANGES, *changes))
     assert recipe.rl is not None
     model, tokenizer = load_recipe_model(recipe.model, recipe.seed)
-    return Ingredients(recipe, recipe.rl, model, tokenizer, partial(nullcontext, Even()))
+    return Ingredients(recipe, recipe.rl, model, tokenizer, even)
 
 
 @pytest.fixture

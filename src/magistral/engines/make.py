@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from magistral.errors import UserError
 from magistral.recipe import Recipe
 from magistral.text.tokens import Tokenizer
 
@@ -32,9 +33,12 @@ def engine_of(
         del model  # it holds its own copy
         yield native
         return
-    from magistral.engines.vllm import VllmEngine
-    from magistral.engines.vllm_launch import vllm_process
-    from magistral.engines.vllm_weights import Shelf
+    try:
+        from magistral.engines.vllm import VllmEngine
+        from magistral.engines.vllm_launch import vllm_process
+        from magistral.engines.vllm_weights import Shelf
+    except ImportError as e:
+        raise UserError(f'engine.kind = "vllm" needs the package {e.name}: scripts/install vllm') from None
 
     with ExitStack() as stack:
         urls = settings.urls[part[0] :: part[1]]

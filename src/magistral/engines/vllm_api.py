@@ -9,7 +9,7 @@ weights' label as `cache_salt`: else new requests would go on from those of old 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import httpx
 from magistral.engines.base import Written
 from magistral.engines.remote import Refused
 from magistral.engines.vllm_weights import Sealed
+from magistral.errors import UserError
 
 UPDATE_S = 600.0
 """For one call of a server that takes new weights (chosen: reading 47 GB from a slow shared disc)."""
@@ -30,7 +31,16 @@ class VllmServer:
         self.url, self._client = url.rstrip("/"), client
 
     async def introduce(self, folder: Path) -> None:
-        """Say where new weights will lie; fails where the server cannot read there."""
+        """Say where new weights will lie; fails where the server cannot read there.
+
+        Raises UserError where it was not started as it must be."""
+        info = await self._client.get(f"{self.url}/server_info", params={"config_format": "json"}, timeout=UPDATE_S)
+        if info.status_code == httpx.codes.NOT_FOUND:
+            raise UserError(f"{self.url} takes no weights: start vLLM 0.32 or newer with VLLM_SERVER_DEV_MODE=1")
+        info.raise_for_status()
+        mode = info.json()["vllm_config"]["model_config"]["logprobs_mode"]
+        if mode != "processed_logprobs":
+            raise UserError(f"{self.url} tells {mode}, not those drawn from: start it with --logprobs-mode processed_logprobs")
         await self._post("init_weight_transfer_engine", json={"init_info": {"folder": str(folder)}})
 
     async def update(self, sealed: Sealed) -> None:
@@ -55,7 +65,9 @@ class VllmServer:
         except httpx.HTTPError:
             return
 
-    async def write(self, written: Written, request_id: str, *, eos: int, seed: int, label: str) -> AsyncIterator[dict[str, Any]]:
+    async def write(
+        self, written: Written, request_id: str, *, eos: int, seed: int, label: str
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The rest of a completion, in pieces; the last has a `finish_reason`. `label`: of the weights that write it."""
         request = written.request
         sampling = {
@@ -94,7 +106,7 @@ def _choice(data: str) -> dict[str, Any]:
     return choice
 
 
-def places(choice: dict[str, Any], n_top: int) -> list[tuple[int, float, list[tuple[int, float]]]]:
+def places(choice: Mapping[str, Any], n_top: int) -> list[tuple[int, float, list[tuple[int, float]]]]:
     """Of each token of a piece: the token, its log-probability, and the likeliest at its place.
 
     Raises KeyError, TypeError or ValueError where the piece is not whole."""

@@ -1,4 +1,4 @@
-"""Runs inside vLLM's workers (0.32): takes the weights that `vllm_weights` sealed."""
+"""Runs inside vLLM's workers (0.32): takes the weights that `vllm_weights` sealed. vLLM is not there to be type-checked."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from magistral.engines.vllm_weights import checksum
 
 
 @dataclass
-class Folder(WeightTransferInitInfo):
+class Folder(WeightTransferInitInfo):  # type: ignore[misc]
     folder: str
 
 
 @dataclass
-class File(WeightTransferUpdateInfo):
+class File(WeightTransferUpdateInfo):  # type: ignore[misc]
     path: str
     checksum: str
 
 
-class Receiver(WeightTransferEngine[Folder, File]):
+class Receiver(WeightTransferEngine[Folder, File]):  # type: ignore[misc]
     """Touches the model only once the bytes were found to be those that were sent."""
 
     init_info_cls = Folder
