@@ -177,9 +177,7 @@ def test_a_server_that_was_not_started_as_it_must_be_is_refused(make: Make) -> N
     async def plain(request: httpx.Request) -> httpx.Response:
         return httpx.Response(404, json={"detail": "Not Found"})
 
-    with pytest.raises(
-        UserError, match=r"http://server0 takes no weights: start vLLM 0\.32 or newer with VLLM_SERVER_DEV"
-    ):
+    with pytest.raises(UserError, match=r"http://server0 takes no weights: start vLLM 0\.32 or newer with VLLM_SERVER_DEV"):
         sent(make(plain), 0)
 
 

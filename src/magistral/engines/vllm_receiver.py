@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from magistral.engines.vllm_weights import checksum
@@ -52,6 +53,11 @@ class Receiver(WeightTransferEngine[Folder, File]):  # type: ignore[misc]
         with safe_open(update_info.path, framework="pt") as file:
             self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118 - no mapping
         finalize_layerwise_reload(self.model, self.model_config)
+        for layer in self.model.modules():
+            if isinstance(
+                layer, ParallelLMHead
+            ):  # on a CPU a head tied to the embedding is a packed copy, which a reload forgets
+                layer.quant_method.process_weights_after_loading(layer)
 
     def finish_weight_update(self) -> None:
         """All was done when the file was taken."""
