@@ -139,11 +139,12 @@ class Engine(Section):
     def _settings_are_of_its_kind(self) -> Self:
         if self.kind == "vllm" and self.weights != "float32":
             raise ValueError(f'weights="{self.weights}" is for kind = "native": leave it out')
-        if self.kind == "native" and (given := sorted(self.model_fields_set & {"urls", "program", "flags", "folder"})):
+        given = [n for n in ("urls", "program", "flags", "folder") if getattr(self, n) != type(self).model_fields[n].default]
+        if self.kind == "native" and given:
             raise ValueError(f'{given[0]} is for kind = "vllm": leave it out, or set that')
-        if self.urls and (given := sorted(self.model_fields_set & {"program", "flags"})):
+        if self.urls and (started := [n for n in given if n in ("program", "flags")]):
             raise ValueError(
-                f"{given[0]} is for a server that the run starts, and urls names servers that are there: leave one out"
+                f"{started[0]} is for a server that the run starts, and urls names some that are there: leave one out"
             )
         return self
 

@@ -129,7 +129,10 @@ class FakeVllm:
         self.label = body.get("weight_version", self.label)
 
     def on_abort_requests(self, body: dict[str, Any]) -> None:
-        self.aborted |= set(body["request_ids"])
+        ids = set(body["request_ids"]) or set(self.runs)  # none are all
+        self.aborted |= ids
+        for run in self.runs.values():
+            run.aborted |= run.body["request_id"] in ids
 
     def take(self, file: Path) -> None:
         """New weights: a hash needs none."""

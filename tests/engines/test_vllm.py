@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -342,6 +344,19 @@ def test_cancelling_tells_the_server(make: Make) -> None:
     assert len(server.aborted) == 2
 
 
+def test_cancelling_what_was_not_yet_asked_stops_nothing_else(make: Make) -> None:
+    server = FakeVllm(pace_s=0.01)
+    engine = make(server)
+    engine.submit(ask("kept"))
+    until(lambda: server.n_written > 0)
+    engine.submit(ask("gone"))
+    for row in engine._rows["gone"]:
+        row.request_id = ""  # as when it is cancelled before its turn
+    engine.cancel("gone")
+    assert [w.request.key for w in finish(engine)] == ["kept", "kept"]
+    assert server.aborted == set()
+
+
 def test_what_is_asked_is_what_was_said(make: Make) -> None:
     server = FakeVllm()
     engine = make(server)
@@ -370,6 +385,13 @@ def test_a_begun_completion_that_has_ended_is_not_asked_for(make: Make) -> None:
 def test_what_cannot_be_known_of_begun_tokens_is_refused(change: dict[str, Any], make: Make) -> None:
     with pytest.raises(UserError, match="without stop and n_top"):
         make(FakeVllm()).submit(ask(begun=(Begun(), Begun()), **change))
+
+
+def test_vllm_s_environment_needs_one_package_more_than_it_has() -> None:
+    """open-magistral is installed there without its dependencies."""
+    seen = "import sys, magistral.engines.vllm_weights; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True).stdout.split()
+    assert set(loaded) & {"magistral", "xxhash", "torch", "numpy", "pydantic", "httpx", "rich"} == {"magistral", "xxhash"}
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:

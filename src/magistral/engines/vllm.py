@@ -124,11 +124,9 @@ class VllmEngine:
 
     def cancel(self, key: Hashable) -> None:
         self._remote.cancel(key)
-        by_server: dict[VllmServer, list[str]] = {}
-        for row in self._rows.pop(key, ()):
-            by_server.setdefault(row.server, []).append(row.request_id)
-        for server, ids in by_server.items():
-            self._remote.call(server.abort([i for i in ids if i]))
+        rows = self._rows.pop(key, [])
+        if ids := [row.request_id for row in rows if row.request_id]:
+            self._remote.call(rows[0].server.abort(ids))
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """On every server: hold still, take the weights, go on. Raises GeneratorLost, and asks nothing more, if one does not."""
@@ -221,9 +219,10 @@ class VllmEngine:
         spans = piece.get("weight_versions")
         if spans is None:
             return None
-        labels = [str(s["version"]) for s in spans for _ in range(int(s["start"]), int(s["end"]))]
-        if len(labels) != n:
-            raise ValueError(f"{n} tokens and versions of {len(labels)}")
+        lengths = [int(s["end"]) - int(s["start"]) for s in spans]
+        if sum(lengths) != n or min(lengths, default=0) < 0:
+            raise ValueError(f"{n} tokens and versions of {sum(lengths)}")
+        labels = [str(s["version"]) for s, length in zip(spans, lengths, strict=True) for _ in range(length)]
         known = (dict.fromkeys(labels, before) if before is not None else {}) | self._versions
         if strange := set(labels) - set(known):
             raise OtherLabel(

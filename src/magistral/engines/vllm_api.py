@@ -60,6 +60,7 @@ class VllmServer:
 
     async def abort(self, ids: Sequence[str]) -> None:
         """As well as may be: the connection is closed too, and what still comes is dropped."""
+        assert ids, "no ids are every request to vLLM"
         try:
             await self._post("abort_requests", json={"request_ids": list(ids)})
         except httpx.HTTPError:

@@ -64,10 +64,13 @@ class Shelf:
             raise UserError(f"engine.folder: {self.folder} is another user's: name another folder")
 
     def put(self, weights: Mapping[str, Tensor], version: int) -> Sealed:
-        """All weights as one file in Hugging Face's names; it is the caller's to delete."""
+        """All weights as one file in Hugging Face's names; it is the caller's to delete. Raises DiscFull."""
         from safetensors.torch import save_file
 
+        from magistral.log import require_space  # here, since vLLM's environment does not have all that it needs
+
         self._whole.update(weights)
+        require_space(self.folder, sum(tensor.nbytes for tensor in self._whole.values()))
         path = self.folder / "weights.safetensors"
         save_file({their_name(name, "hf"): tensor.detach().contiguous().cpu() for name, tensor in self._whole.items()}, path)
         return Sealed(path, version, checksum(path))
