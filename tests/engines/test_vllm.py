@@ -168,6 +168,8 @@ def test_weights_that_an_update_does_not_bring_are_sent_as_they_were(tmp_path: P
     shelf = Shelf({"norm.weight": torch.zeros(2), "lm_head.weight": torch.ones(2)}, base=tmp_path)
     found = load_file(shelf.put(weights(3), 3).path)
     assert {name: tensor.tolist() for name, tensor in found.items()} == {"model.norm.weight": [3, 3], "lm_head.weight": [1, 1]}
+    rounded = load_file(Shelf({}, base=tmp_path, dtype="bfloat16").put({"norm.weight": torch.tensor([1.001])}, 4).path)
+    assert rounded["model.norm.weight"].dtype == torch.bfloat16
 
 
 def test_a_server_that_was_not_started_as_it_must_be_is_refused(make: Make) -> None:

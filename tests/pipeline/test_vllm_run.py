@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from statistics import fmean
 
 import pytest
+from typer.testing import CliRunner
 
+from magistral.cli.main import app
 from magistral.engines.native.engine import NativeEngine
 from magistral.errors import GeneratorLost, UserError
 from magistral.flow import Completion, Problem, Scored
@@ -90,6 +93,18 @@ def test_a_run_learns_through_vllm_as_it_does_through_the_native_engine(serve: S
     assert all(row["versions"] == sorted(row["versions"]) for row in rows)
     values = [m["values"] for m in read_run(tmp_path / "vllm").metrics()]
     assert all(v["gap0/ratio_mean"] == pytest.approx(1, abs=0.01) for v in values if "gap0/ratio_mean" in v)
+
+
+def test_held_out_problems_are_asked_where_the_recipe_says(serve: Serve, tmp_path: Path) -> None:
+    """By the same weights and seeds: the same completions."""
+    fake, found = serve(), []
+    for name, engine in (("native", ()), ("vllm", vllm(fake.url))):
+        out, changes = tmp_path / name, [word for change in (*CHANGES, *engine) for word in ("--set", change)]
+        done = CliRunner().invoke(app, ["eval", str(RECIPE), "--out", str(out), "--threads", "1", *changes])
+        assert done.exit_code == 0, done.output
+        found.append(json.loads((out / "eval.json").read_text())["scores"])
+    assert fake.n_written > 0
+    assert found[0] == found[1]
 
 
 def test_a_server_that_is_not_there_ends_the_run_with_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,14 +40,15 @@ def engine_of(
     except ImportError as e:
         raise UserError(f'engine.kind = "vllm" needs the package {e.name}: scripts/install vllm') from None
 
+    dtype = "bfloat16" if recipe.runtime.generator_gpus else "float32"
     with ExitStack() as stack:
         urls = settings.urls[part[0] :: part[1]]
         if not urls:
-            config = {**model.sizes.to_config(), "eos_token_id": tokenizer.eos}
+            config = {**model.sizes.to_config(dtype), "eos_token_id": tokenizer.eos}
             started = vllm_process(settings.program, config, window=window, n_slots=settings.n_slots, flags=settings.flags)
             urls = (stack.enter_context(started),)
         base = Path(settings.folder) if settings.folder else None
-        shelf = Shelf(dict(model.named_parameters()), base=base, name=" ".join(urls))
+        shelf = Shelf(dict(model.named_parameters()), base=base, name=" ".join(urls), dtype=dtype)
         engine = VllmEngine(urls, tokenizer.eos, window=window, shelf=shelf)
         stack.callback(engine.close)
         yield engine

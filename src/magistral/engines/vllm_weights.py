@@ -48,11 +48,13 @@ class Shelf:
     """Where new weights lie while servers take them: a folder of our own, in one that they see too.
 
     `whole`: the weights that are never put here, since training leaves them alone; `base`: None for this machine's shared
-    memory; `name`: the same for whoever follows this process, so that what one that died had left there is replaced.
-    Raises UserError where the folder cannot be made or is another user's."""
+    memory; `name`: the same for whoever follows this process, so that what one that died had left there is replaced; `dtype`:
+    what they are rounded to, as torch calls it. Raises UserError where the folder cannot be made or is another user's."""
 
-    def __init__(self, whole: Mapping[str, Tensor] | None = None, *, base: Path | None = None, name: str = "") -> None:
-        self._whole = dict(whole or {})
+    def __init__(
+        self, whole: Mapping[str, Tensor] | None = None, *, base: Path | None = None, name: str = "", dtype: str = "float32"
+    ) -> None:
+        self._whole, self._dtype = dict(whole or {}), dtype
         if base is None:
             base = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
         self.folder = base / f"magistral-{os.getuid()}-{xxhash.xxh3_64_hexdigest(name.encode())}"
@@ -65,14 +67,16 @@ class Shelf:
 
     def put(self, weights: Mapping[str, Tensor], version: int) -> Sealed:
         """All weights as one file in Hugging Face's names; it is the caller's to delete. Raises DiscFull."""
+        import torch
         from safetensors.torch import save_file
 
         from magistral.log import require_space  # here, since vLLM's environment does not have all that it needs
 
         self._whole.update(weights)
-        require_space(self.folder, sum(tensor.nbytes for tensor in self._whole.values()))
+        dtype: torch.dtype = getattr(torch, self._dtype)
+        require_space(self.folder, sum(tensor.numel() * dtype.itemsize for tensor in self._whole.values()))
         path = self.folder / "weights.safetensors"
-        save_file({their_name(name, "hf"): tensor.detach().contiguous().cpu() for name, tensor in self._whole.items()}, path)
+        save_file({their_name(name, "hf"): t.detach().to("cpu", dtype).contiguous() for name, t in self._whole.items()}, path)
         return Sealed(path, version, checksum(path))
 
     def close(self) -> None:
