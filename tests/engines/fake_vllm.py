@@ -71,7 +71,9 @@ class FakeVllm:
         self.n_read_again = 0
         """Tokens whose keys and values were thrown away while they were needed."""
         self.aborted: set[str] = set()
-        self.logprobs_mode = "processed_logprobs"
+        self.config: dict[str, dict[str, Any]] = {
+            "model_config": {"logprobs_mode": "processed_logprobs"}, "parallel_config": {"pipeline_parallel_size": 1},
+        }  # fmt: skip
         self.n_written = 0
         self.url = ""
 
@@ -81,7 +83,7 @@ class FakeVllm:
             self.bodies.append(body)
             return httpx.Response(200, stream=Stream(self._events(body)))
         if route == "server_info":
-            return httpx.Response(200, json={"vllm_config": {"model_config": {"logprobs_mode": self.logprobs_mode}}})
+            return httpx.Response(200, json={"vllm_config": self.config})
         self.calls.append((route, {**body, **dict(request.url.params)}))
         act = getattr(self, f"on_{route}", None)
         if act is None:

@@ -36,11 +36,15 @@ class VllmServer:
         Raises UserError where it was not started as it must be."""
         info = await self._client.get(f"{self.url}/server_info", params={"config_format": "json"}, timeout=UPDATE_S)
         if info.status_code == httpx.codes.NOT_FOUND:
-            raise UserError(f"{self.url} takes no weights: start vLLM 0.32 or newer with VLLM_SERVER_DEV_MODE=1")
+            raise UserError(f"{self.url} takes no weights: start vLLM 0.32 with VLLM_SERVER_DEV_MODE=1")
         info.raise_for_status()
-        mode = info.json()["vllm_config"]["model_config"]["logprobs_mode"]
-        if mode != "processed_logprobs":
+        config = info.json()["vllm_config"]
+        if (mode := config["model_config"]["logprobs_mode"]) != "processed_logprobs":
             raise UserError(f"{self.url} tells {mode}, not those drawn from: start it with --logprobs-mode processed_logprobs")
+        if config["parallel_config"]["pipeline_parallel_size"] > 1:  # NaN was seen elsewhere: NeMo-RL#2180
+            raise UserError(
+                f"{self.url} works as a pipeline, which cannot take weights between two tokens: use tensor parallelism"
+            )
         await self._post("init_weight_transfer_engine", json={"init_info": {"folder": str(folder)}})
 
     async def update(self, sealed: Sealed) -> None:
