@@ -205,9 +205,9 @@ class NativeVllm(FakeVllm):
                 key=key,
             )
         )
-        n, written = 0, None
+        n = 0
         try:
-            while written is None or written.finish is None:
+            while True:  # until its reader has what it asked for
                 while self.paused:
                     await asyncio.sleep(0)
                 self.grown |= {w.request.key: w for w in [*self.engine.step(), *self.engine.partial()]}

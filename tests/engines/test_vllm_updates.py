@@ -122,6 +122,7 @@ def test_weights_that_an_update_does_not_bring_are_sent_as_they_were(tmp_path: P
     [
         ("model_config", {"logprobs_mode": "raw_logprobs"}, "raw_logprobs, not those drawn from: start it with --logprobs-mode"),
         ("parallel_config", {"pipeline_parallel_size": 2}, "works as a pipeline, which cannot take weights"),
+        ("parallel_config", {}, "does not describe itself as vLLM 0.32 does"),
     ],
 )
 def test_a_server_that_was_not_started_as_it_must_be_is_refused(part: str, change: dict[str, Any], said: str, make: Make) -> None:

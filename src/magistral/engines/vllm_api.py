@@ -38,10 +38,14 @@ class VllmServer:
         if info.status_code == httpx.codes.NOT_FOUND:
             raise UserError(f"{self.url} takes no weights: start vLLM 0.32 with VLLM_SERVER_DEV_MODE=1")
         info.raise_for_status()
-        config = info.json()["vllm_config"]
-        if (mode := config["model_config"]["logprobs_mode"]) != "processed_logprobs":
+        try:
+            config = info.json()["vllm_config"]
+            mode, n_stages = config["model_config"]["logprobs_mode"], int(config["parallel_config"]["pipeline_parallel_size"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self.url} does not describe itself as vLLM 0.32 does: start that") from None
+        if mode != "processed_logprobs":
             raise UserError(f"{self.url} tells {mode}, not those drawn from: start it with --logprobs-mode processed_logprobs")
-        if config["parallel_config"]["pipeline_parallel_size"] > 1:  # NaN was seen elsewhere: NeMo-RL#2180
+        if n_stages > 1:  # NaN was seen elsewhere: NeMo-RL#2180
             raise UserError(
                 f"{self.url} works as a pipeline, which cannot take weights between two tokens: use tensor parallelism"
             )
