@@ -88,13 +88,18 @@ def race(contenders: dict[str, Contender], prompts: dict[int, list[list[int]]], 
     return rates
 
 
-def summary(rates: Rates) -> dict[str, Any]:
+def middle_and_spread(rates: Rates) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
+    """The median, and the least and the most, of each contender by batch."""
     middle = {name: {b: round(median(r), 1) for b, r in by.items()} for name, by in rates.items()}
+    return middle, {name: {b: [round(min(r), 1), round(max(r), 1)] for b, r in by.items()} for name, by in rates.items()}
+
+
+def summary(rates: Rates) -> dict[str, Any]:
+    middle, spread = middle_and_spread(rates)
     base = middle["transformers float32"]
     ratios = {name: {b: round(r / base[b], 2) for b, r in by.items()} for name, by in middle.items()}
     for name, by in ratios.items():
         print(f"{name:22}", {b: f"{middle[name][b]} ({ratio} x)" for b, ratio in by.items()})
-    spread = {name: {b: [round(min(r), 1), round(max(r), 1)] for b, r in by.items()} for name, by in rates.items()}
     return {"tokens_per_s": middle, "least_and_most": spread, "ratio_to_transformers": ratios}
 
 

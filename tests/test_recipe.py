@@ -140,6 +140,16 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
         ("rl.max_tokens=64", "rl.max_tokens=64 leaves no room for a prompt in model.window=64: lower it or raise that"),
         ("eval.max_tokens=65", "eval.max_tokens=65 leaves no room for a prompt in model.window=64: lower it or raise that"),
         ("eval.n_runs=65", "eval.n_runs=65 is over engine.n_slots=64: a group is written at once; raise it"),
+        ("engine={urls=['http://a']}", 'engine: urls is for kind = "vllm": leave it out, or set that'),
+        ("engine={kind='vllm', weights='int8'}", 'engine: weights="int8" is for kind = "native": leave it out'),
+        (
+            "engine={kind='vllm', urls=['http://a'], flags=['-x']}",
+            "engine: flags is for a server that the run starts, and urls names some that are there: leave one out",
+        ),
+        (
+            "engine={kind='vllm', urls=['http://a', 'http://b']}",
+            "runtime.n_generators=3 share 2 engine.urls: name one for each, or lower n_generators",
+        ),
         ("reward.l_cache=41", "reward: l_cache=41 is over l_max=40: lower l_cache or raise l_max"),
         ("model.base='smollm2'", 'model: base = "scratch" and a section [model.scratch] go together'),
         ("model.scratch.n_kv_heads=3", "model.scratch: n_kv_heads=3 must divide n_heads=4"),
@@ -157,6 +167,10 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
         "rl over the window",
         "eval over the window",
         "runs over slots",
+        "servers of another engine",
+        "rounded weights of another engine",
+        "flags for a server that is there",
+        "fewer servers than generators",
         "cache over l_max",
         "scratch sizes for another base",
         "heads not shared evenly",
@@ -165,13 +179,13 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
     ],
 )
 def test_an_impossible_combination_names_both_values_and_the_remedy(path: Path, override: str, expected: str) -> None:
-    assert fault(path, override) == expected
+    assert fault(path, "runtime.n_generators=3", "runtime.kind=ray", override) == expected
 
 
 @pytest.mark.parametrize(
     "override",
-    ["rl.n_async=16", "rl.n_minibatch=16", "rl.max_tokens=63", "reward.l_cache=40"],
-    ids=["staleness 0", "one minibatch", "one token of prompt", "penalty from the first token"],
+    ["rl.n_async=16", "rl.n_minibatch=16", "rl.max_tokens=63", "reward.l_cache=40", "engine={kind='vllm', urls=['http://a']}"],
+    ids=["staleness 0", "one minibatch", "one token of prompt", "penalty from the first token", "a server for each generator"],
 )
 def test_the_last_value_that_is_allowed_is_allowed(path: Path, override: str) -> None:
     load_recipe(path, (override,))

@@ -54,5 +54,9 @@ class VerifierFailed(RunFailed):
     pass
 
 
+class GeneratorLost(RunFailed):
+    """A generator that cannot go on: what it writes through is gone, or holds other weights than were sent."""
+
+
 class DiscFull(UserError):
     pass

@@ -125,10 +125,27 @@ class Engine(Section):
     weights: Literal["float32", "int8"] = "float32"
     """How the native engine holds the matrices; `int8` is faster on a CPU and not quite exact, which the ratio corrects."""
 
+    urls: tuple[str, ...] = ()
+    """vLLM servers that are there, as `http://host:8000` (docs/engines.md says how they are started); empty: each generator
+    starts one for itself."""
+    program: str = "vllm"
+    """The vllm command, which has an environment of its own: what a generator starts."""
+    flags: tuple[str, ...] = ()
+    """Further ones for it, as ["--tensor-parallel-size", "2"]."""
+    folder: str = ""
+    """One that the vLLM servers see too: new weights lie there while they are taken; empty: this machine's shared memory."""
+
     @model_validator(mode="after")
-    def _weights_are_native(self) -> Self:
+    def _settings_are_of_its_kind(self) -> Self:
         if self.kind == "vllm" and self.weights != "float32":
             raise ValueError(f'weights="{self.weights}" is for kind = "native": leave it out')
+        given = [n for n in ("urls", "program", "flags", "folder") if getattr(self, n) != type(self).model_fields[n].default]
+        if self.kind == "native" and given:
+            raise ValueError(f'{given[0]} is for kind = "vllm": leave it out, or set that')
+        if self.urls and (started := [n for n in given if n in ("program", "flags")]):
+            raise ValueError(
+                f"{started[0]} is for a server that the run starts, and urls names some that are there: leave one out"
+            )
         return self
 
 
@@ -182,6 +199,15 @@ class Recipe(Resolved):
                 raise ValueError(
                     f"{name}={value} is over engine.n_slots={self.engine.n_slots}: a group is written at once; raise it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_go_round(self) -> Self:
+        if 0 < len(self.engine.urls) < self.runtime.n_generators:
+            raise ValueError(
+                f"runtime.n_generators={self.runtime.n_generators} share {len(self.engine.urls)} engine.urls: name one for each, "
+                "or lower n_generators"
+            )
         return self
 
     @model_validator(mode="after")

@@ -36,7 +36,8 @@ class Only:
 
 
 class Harness(Protocol):
-    """How to make the engine, and what it is able to: "tokens", "logprobs", "seeds", "load", "force", and any of base.OPTIONS."""
+    """How to make the engine, and what it is able to: "tokens", "logprobs", "seeds", "load", "force", "places" (each place of a
+    completion has its own random number, wherever the completion was begun), and any of base.OPTIONS."""
 
     able: frozenset[str]
     eos: int
@@ -236,7 +237,11 @@ class Contract:
         halves = [Begun(tokens=tuple(w.tokens[:n]), logprobs=tuple(w.logprobs[:n]), versions=(0,) * n) for w, n in
                   zip(whole, (len(whole[0].tokens), 2, 0), strict=True)]  # fmt: skip
         engine.submit(self.ask(harness, seeds=(1, 2, 3), begun=tuple(halves)))
-        assert all(self.same(harness, one, other) for one, other in zip(finish(engine), whole, strict=True))
+        done = finish(engine)
+        assert [w.tokens[: len(h.tokens)] for w, h in zip(done, halves, strict=True)] == [list(h.tokens) for h in halves]
+        assert all(w.finish and len(w.tokens) == len(w.logprobs) == len(w.versions) <= 8 for w in done)
+        for one, other in zip(done, whole, strict=True):
+            assert self.same(harness, one, other) or ("places" not in harness.able and one.index == 1)
 
     def test_forced_tokens_come_next_and_the_rest_goes_on_by_its_places(self, harness: Harness, engine: Engine) -> None:
         if "force" not in harness.able:

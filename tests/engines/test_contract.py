@@ -17,14 +17,15 @@ from magistral.engines.vllm import VllmEngine
 from magistral.models.transformer import Transformer
 from magistral.text.tokens import byte_tokenizer
 from tests.engines.contract import Contract, Harness
-from tests.engines.fakes import EOS, FakeChat, FakeVllm, transport
+from tests.engines.fake_vllm import EOS, FakeVllm
+from tests.engines.fakes import FakeChat, transport
 
 Tiny = Callable[..., Transformer]
 
 
 class Native:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", *OPTIONS} - {"messages"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", "places", *OPTIONS} - {"messages"})
     eos = EOS
 
     def __init__(self, tiny: Tiny) -> None:
@@ -45,7 +46,7 @@ class Native:
 
 class Scripted:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", "stop", "n_top", "begun"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", "places", "stop", "n_top", "begun"})
 
     def __init__(self) -> None:
         self.tokenizer = byte_tokenizer()
@@ -89,12 +90,12 @@ class Http:
 
 class Vllm:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load", "top_k", "min_p", "stop", "n_top"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "top_k", "min_p", "stop", "stop_tokens", "n_top", "begun"})
     eos = EOS
 
     def engine(self) -> Engine:
         self.server = FakeVllm()
-        return VllmEngine(["http://one"], window=128, send=lambda weights, urls: None, transport=transport(self.server))
+        return VllmEngine(["http://one"], EOS, window=128, transport=transport(self.server))
 
     def begin(self, engine: Engine) -> list[Written]:
         while not self.server.n_written:
@@ -106,7 +107,7 @@ class Vllm:
         engine.close()
 
     def weights(self, version: int) -> dict[str, Any]:
-        return {}
+        return {"norm.weight": torch.full((1,), float(version))}
 
 
 class TestNative(Contract):
@@ -142,4 +143,4 @@ class TestVllm(Contract):
 @pytest.mark.parametrize("harness", [Native, Scripted, Vllm, Http])
 def test_a_harness_names_only_what_there_is(harness: type) -> None:
     able = getattr(harness, "able", None) or Http("mistral").able
-    assert set(able) <= {"tokens", "logprobs", "seeds", "load", "force", *OPTIONS}
+    assert set(able) <= {"tokens", "logprobs", "seeds", "load", "force", "places", *OPTIONS}

@@ -3,8 +3,10 @@ of GGUF files that we wrote."""
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import math
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,27 @@ def test_llama_cpp_reads_our_files_and_finds_our_log_probabilities(changes: dict
     assert one.logprobs == pytest.approx(
         other.logprobs, abs=0.02
     )  # its cache is float16, and these logits are tens of nats apart
+
+
+@needs_llamacpp
+def test_a_closed_engine_gives_its_memory_back_and_the_others_go_on(tiny: Tiny, tmp_path: Path) -> None:
+    file = gguf(tmp_path, tiny(n_words=257))
+    kept = engine_of(file)
+    resident: list[int] = []
+    for _ in range(12):
+        engines = [LlamacppEngine(file, byte_tokenizer(), n_slots=16, window=2048, n_threads=1) for _ in range(2)]
+        for engine in engines:
+            engine.submit(ask(key="a"))
+            finish(engine)
+            engine.close()
+            engine.close()
+        gc.collect()
+        kept.submit(ask(key="b"))
+        assert len(finish(kept)) == 1
+        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+    kept.close()
+    cache = 2 * 2 * 16 * 2048 * 16 * 2  # keys and values, layers, tokens, width, bytes: of one engine
+    assert resident[-1] - resident[2] < 4 * cache  # nine rounds of two engines
 
 
 @needs_llamacpp

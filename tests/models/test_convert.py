@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
 from tests import tekken
 
@@ -317,6 +320,33 @@ def test_k_quants_are_made_by_llama_cpp_s_own_program(tiny: Tiny, tmp_path: Path
     with pytest.raises(RunFailed, match="quantiser left with 3: no such model"):
         quantise_with_llama_cpp(plain, tmp_path / "n.gguf", "Q4_K_M")
     assert not (tmp_path / "n.gguf").exists()
+
+
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="needs llama-cpp-python: scripts/install llamacpp")
+@pytest.mark.parametrize(
+    ("kind", "inside"),
+    [
+        ("Q2_K", {"Q2_K", "Q3_K", "Q6_K"}),
+        ("Q3_K_M", {"Q3_K", "Q4_K", "Q5_K", "Q6_K"}),
+        ("Q4_K_M", {"Q4_K", "Q6_K"}),
+        ("Q5_K_M", {"Q5_K", "Q6_K"}),
+        ("Q6_K", {"Q6_K"}),
+    ],
+)
+def test_k_quants_of_llama_cpp_are_read_as_gguf_reads_them(kind: str, inside: set[str], tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny(n_words=257, dim=256, n_heads=4, n_kv_heads=4, head_dim=64, hidden_dim=256, tied=False)
+    plain = made(save_hf(tmp_path / "hf", model), tmp_path / "plain.gguf")
+    quantise_with_llama_cpp(plain, tmp_path / "m.gguf", kind)
+    ours = open_weights(tmp_path / "m.gguf").tensors
+    theirs = {t.name: t for t in GGUFReader(tmp_path / "m.gguf").tensors}
+    kinds = {tensor.kind for tensor in ours.values()}
+    assert kinds - {"F32"} <= inside
+    assert kinds & {kind.removesuffix("_M")}
+    for name, tensor in ours.items():
+        if tensor.n_heads == 0:  # the rows of queries and keys lie in another order there
+            there = theirs[their_name(name, "gguf")]
+            expected = dequantize(there.data, there.tensor_type).reshape(tensor.shape)
+            assert np.array_equal(tensor.floats(), expected), name
 
 
 def test_without_llama_cpp_k_quants_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,16 +169,13 @@ def _held_out(recipe: Path, out: Path, model: str | None, resume: bool, set_: li
         if folder is None:
             return
         loaded, tokenizer, _, held_out = load("eval", checked, model, threads)
-        from magistral.engines.native.engine import NativeEngine, Request
+        from magistral.engines.base import Request
+        from magistral.engines.make import engine_of
         from magistral.eval.run import run_eval
         from magistral.pipeline.growing import completion_of
         from magistral.pipeline.ledger import seed_of
 
         e, prompt_of = checked.eval, prompter(checked, tokenizer)
-        engine = NativeEngine(
-            loaded, tokenizer.eos, n_slots=checked.engine.n_slots, window=checked.model.window, weights=checked.engine.weights
-        )
-        del loaded
         requests = [
             (p, Request(
                 prompt=prompt_of(p), seeds=tuple(seed_of(checked.seed, "eval", p.id, i) for i in range(e.n_runs)),
@@ -187,9 +184,12 @@ def _held_out(recipe: Path, out: Path, model: str | None, resume: bool, set_: li
             for ordinal, p in enumerate(held_out)
         ]  # fmt: skip
         with (
+            engine_of(checked, loaded, tokenizer) as engine,
             scorer_of(checked, tokenizer) as scorer,
             progress(f"eval: {name}", len(requests) * e.n_runs) as advance,
         ):
+            del loaded  # the engine holds its own copy
+            engine.load({}, 0)
             result = run_eval(
                 checked,
                 engine,

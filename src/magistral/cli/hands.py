@@ -47,7 +47,7 @@ class RecipeHands:
     def asker(self, asked: Asked) -> Asker:
         recipe = self._recipe()
         found = endpoint(asked.model)
-        return self._remote(recipe, asked, found[1]) if found else self._native(recipe, asked, asked.model)
+        return self._remote(recipe, asked, found[1]) if found else self._here(recipe, asked, asked.model)
 
     def trained(self, asked: Asked, kept: Path) -> Asker:
         """The recipe's model after RL on the candidates of the file `kept`; its run is `grader` in the verb's folder."""
@@ -68,7 +68,7 @@ class RecipeHands:
                 with progress("the grader's RL: steps", recipe.rl.steps) as advance:
                     ingredients = Ingredients(recipe, recipe.rl, model, tokenizer, partial(scorer_of, recipe, tokenizer))
                     run_rl(ingredients, problems, folder, on_step=lambda _: advance(1))
-        return self._native(recipe, asked, str(out))
+        return self._here(recipe, asked, str(out))
 
     def _recipe(self) -> Recipe:
         if self.recipe is None:
@@ -83,21 +83,20 @@ class RecipeHands:
         self._stack.callback(engine.close)
         return _asker(recipe, asked, engine, lambda written: written.text, None, n_parallel=asked.n_parallel, meter=budget)
 
-    def _native(self, recipe: Recipe, asked: Asked, model: str) -> Asker:
+    def _here(self, recipe: Recipe, asked: Asked, model: str) -> Asker:
         import torch
 
-        from magistral.engines.native.engine import NativeEngine
+        from magistral.engines.make import engine_of
         from magistral.models.load import load_model
         from magistral.text.versions import as_version, version_of
 
         torch.set_num_threads(self.n_threads)
         loaded, tokenizer = load_model(model)
         tokenizer = as_version(tokenizer, version_of(recipe.prompt.version))
-        e = recipe.engine
-        engine = NativeEngine(loaded, tokenizer.eos, n_slots=e.n_slots, window=recipe.model.window, weights=e.weights)
-        return _asker(
-            recipe, asked, engine, _decoder(tokenizer, begun=recipe.prompt.begin_thinking), tokenizer, n_parallel=e.n_slots
-        )
+        engine = self._stack.enter_context(engine_of(recipe, loaded, tokenizer))
+        engine.load({}, 0)
+        decode = _decoder(tokenizer, begun=recipe.prompt.begin_thinking)
+        return _asker(recipe, asked, engine, decode, tokenizer, n_parallel=recipe.engine.n_slots)
 
     def tokenizer(self) -> Tokenizer:
         """The recipe's model's: what counts tokens, whoever wrote them."""

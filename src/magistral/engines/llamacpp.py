@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +62,10 @@ class LlamacppEngine:
         raise UserError("the engine 'llamacpp' takes no weights: it reads a GGUF file; convert the new ones and start another")
 
     def close(self) -> None:
-        """Give up everything. The library's memory returns when the process ends: freeing a context after another had been
-        freed was seen to crash in llama-cpp-python 0.3.36, for a reason not found."""
+        """Give up everything, the memory of model and cache too."""
         self._waiting.clear()
-        for row in list(self._rows):
-            self._leave(row)
+        self._rows.clear()
+        self._llama.close()
 
     def step(self) -> list[Written]:
         new = self._admit()
@@ -150,50 +148,47 @@ def _log_softmax(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return out
 
 
-@cache
 def _library() -> Any:
-    """llama.cpp, silent. Raises UserError where it is not installed."""
+    """llama.cpp, silent. Raises UserError where it is not installed.
+
+    What it logs to lives as long as the process: C holds no reference to it, so one that went with an engine would leave the next
+    call into nowhere."""
     try:
         import llama_cpp
     except ImportError:
         raise UserError("the engine 'llamacpp' needs the package llama-cpp-python: scripts/install llamacpp") from None
-    _SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
-    llama_cpp.llama_log_set(_SILENCE[0], ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
+    if not _SILENCE:
+        _SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+        llama_cpp.llama_log_set(_SILENCE[0], ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
     return llama_cpp
 
 
 _SILENCE: list[Any] = []
-"""What C calls to log: kept as long as the process lives, since C does not count as holding it."""
+"""What C calls to log."""
 
 
 class _Context:
     """The little of llama.cpp's C interface that is used."""
 
     def __init__(self, file: Path, n_slots: int, window: int, *, n_threads: int, n_gpu_layers: int) -> None:
-        try:
-            import llama_cpp
-        except ImportError:
-            raise UserError("the engine 'llamacpp' needs the package llama-cpp-python: scripts/install llamacpp") from None
-        self.c: Any = llama_cpp
-        self._silence = llama_cpp.llama_log_callback(lambda level, text, data: None)  # kept: C holds no reference
-        llama_cpp.llama_log_set(self._silence, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
-        settings = llama_cpp.llama_model_default_params()
+        self.c: Any = _library()
+        settings = self.c.llama_model_default_params()
         settings.n_gpu_layers = n_gpu_layers
-        self.model = llama_cpp.llama_model_load_from_file(str(file).encode(), settings)
+        self.model = self.c.llama_model_load_from_file(str(file).encode(), settings)
         if not self.model:
             raise ModelError(f"{file}: llama.cpp cannot load it")
-        settings = llama_cpp.llama_context_default_params()
+        settings = self.c.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max, settings.n_batch, settings.n_ubatch = n_slots * window, n_slots, BATCH, BATCH
         settings.n_threads = settings.n_threads_batch = n_threads
         settings.kv_unified = True  # so that a group's prompt is held once
-        self.context = llama_cpp.llama_init_from_model(self.model, settings)
+        self.context = self.c.llama_init_from_model(self.model, settings)
         if not self.context:
+            self.c.llama_model_free(self.model)
             raise UserError(f"llama.cpp has no room for {n_slots} completions of {window} tokens: lower n_slots or the window")
-        self.memory = llama_cpp.llama_get_memory(self.context)
-        self.n_words = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
-        self.batch = llama_cpp.llama_batch_init(max(BATCH, n_slots), 0, 1)
+        self.memory = self.c.llama_get_memory(self.context)
+        self.n_words = self.c.llama_vocab_n_tokens(self.c.llama_model_get_vocab(self.model))
+        self.batch = self.c.llama_batch_init(max(BATCH, n_slots), 0, 1)
 
     def decode(
         self, tokens: Sequence[int], places: Sequence[int], rows: Sequence[int], *, wanted: Sequence[int]
@@ -215,3 +210,10 @@ class _Context:
 
     def forget(self, row: int) -> None:
         self.c.llama_memory_seq_rm(self.memory, row, -1, -1)
+
+    def close(self) -> None:
+        if self.context:
+            self.c.llama_batch_free(self.batch)
+            self.c.llama_free(self.context)
+            self.c.llama_model_free(self.model)
+            self.context = self.model = None

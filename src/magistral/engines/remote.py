@@ -38,6 +38,10 @@ class Refused(Exception):
     """An answer that asking again will not change."""
 
 
+class Unanswered(Refused):
+    """No answer, however often it was asked."""
+
+
 class _Once:
     """Calls once, however often and from wherever it is called."""
 
@@ -148,6 +152,7 @@ class Remote:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self.client.aclose()
+        await self._loop.shutdown_asyncgens()
 
     def _give_up(self, ticket: int) -> None:
         for future in reversed(self._tasks[ticket]):  # those that wait for room first, else one would be let in by another's end
@@ -163,13 +168,13 @@ class Remote:
         self._done.put((self._ticket, written))
 
     async def again(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Ask, and ask again while the fault is one that may pass. Raises Refused with the last fault's words."""
+        """Ask, and ask again while the fault is one that may pass. Raises Refused, or Unanswered, with the last fault's words."""
         wait_s = self.tries.first_wait_s
         for n in range(1, self.tries.n + 1):
             try:
                 return await ask()
             except httpx.HTTPStatusError as e:
-                fault, asked_s = _words(e.response), _retry_after(e.response)
+                fault, asked_s = words(e.response), _retry_after(e.response)
                 if e.response.status_code not in (408, 409, 425, 429) and e.response.status_code < 500:
                     raise Refused(fault) from None
             except httpx.TransportError as e:
@@ -178,10 +183,10 @@ class Remote:
                 drawn_s = wait_s * (1 + random.random())
                 await self.tries.sleep(min(self.tries.longest_wait_s, asked_s if asked_s is not None else drawn_s))
                 wait_s *= 2
-        raise Refused(f"{fault} ({self.tries.n} tries)")
+        raise Unanswered(f"{fault} ({self.tries.n} tries)")
 
 
-def _words(response: httpx.Response) -> str:
+def words(response: httpx.Response) -> str:
     """What a server says of its fault, on one line."""
     try:
         data = response.json()

@@ -1,58 +1,93 @@
-"""vLLM servers, tokens in and tokens out, with new weights between two tokens. Needs the extra `http`.
+"""vLLM servers, tokens in and tokens out, with new weights between two tokens. Needs the extra `vllm`.
 
-The servers must be started with VLLM_SERVER_DEV_MODE=1 and `--logprobs-mode processed_logprobs`: else the routes that pause
-and load are not there, and log-probabilities are not those at the temperature that was drawn at. Written against the routes
-of vLLM 0.32 and tested against a server that speaks them; the weights' own road (NCCL, a shared disc) is the caller's `send`.
-
-Two traps that this engine steps around. A pause keeps what is being written, but throws its keys and values away unless
-clear_cache is false. And keys and values of a prompt are found again by its tokens alone, so each request carries the version
-as a salt: else new requests would go on from those of old weights.
+`vllm_api` knows the servers' routes, `vllm_weights` the way of the weights. Each token's version is the label that the server
+told with it, and a label that was not sent here is refused: such a server was started anew, or somebody else feeds it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from magistral.engines.base import EngineFailed, Request, Written, require
-from magistral.engines.remote import Refused, Remote, Tries
-from magistral.errors import UserError
+from magistral.engines.base import EngineFailed, Request, Written, begin, require
+from magistral.engines.remote import Refused, Remote, Tries, Unanswered, words
+from magistral.engines.vllm_api import VllmServer, places
+from magistral.engines.vllm_weights import Sealed, Shelf
+from magistral.errors import GeneratorLost, UserError
 from magistral.flow import Finish
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Send = Callable[[Mapping[str, "Tensor"], Sequence[str]], None]
-"""Brings the weights to the servers at these addresses, between their start and end of an update."""
-ABLE = ("top_k", "min_p", "stop", "n_top")
+PARALLEL = 1024
+"""Completions asked for at once (chosen: more than a server writes at once; it queues the others)."""
+ABLE = ("top_k", "min_p", "stop", "stop_tokens", "n_top", "begun")
+
+
+class OtherLabel(Refused):
+    """A token was written by weights that were not sent here."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """A completion, being written."""
+
+    written: Written
+    """As far as it is certain which weights wrote it."""
+    server: VllmServer
+    request_id: str = ""
+    n_updates: int = 0
+    """Of the engine, when the rest of it was asked for."""
+    later: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)
+    """What came after an update began: whose it is, the server says at the end."""
+
+    def take(self, place: tuple[int, float, list[tuple[int, float]]], version: int) -> None:
+        token, logprob, top = place
+        self.written.tokens.append(token)
+        self.written.logprobs.append(logprob)
+        self.written.versions.append(version)
+        if self.written.request.n_top:
+            self.written.top.append(top)
 
 
 class VllmEngine:
-    """`urls`: one for each replica; a group goes to one of them, in turn."""
+    """`urls`: one for each server; a group goes to one of them, in turn. `eos`: the token that ends a completion."""
+
+    server = VllmServer
 
     def __init__(
         self,
         urls: Sequence[str],
+        eos: int,
         *,
         window: int,
-        send: Send | None = None,
-        n_parallel: int = 256,
+        shelf: Shelf | None = None,
         tries: Tries | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.version = 0
-        self.urls, self.window, self.send = tuple(urls), window, send
-        limits = httpx.Limits(max_connections=n_parallel + 8)
-        client = httpx.AsyncClient(timeout=httpx.Timeout(30, read=None), transport=transport, limits=limits)
-        self._remote = Remote(client, n_parallel=n_parallel, tries=tries or Tries())
-        self._turn = itertools.cycle(self.urls)
-        self._running: dict[Hashable, list[tuple[str, str]]] = {}
-        """By key: where each completion is written, and under which id."""
+        self.version, self.eos, self.window = 0, eos, window
+        limits = httpx.Limits(max_connections=PARALLEL + 8)
+        client = httpx.AsyncClient(timeout=httpx.Timeout(30, read=600), transport=transport, limits=limits)
+        self._remote = Remote(client, n_parallel=PARALLEL, tries=tries or Tries())
+        self._servers = [self.server(url, client) for url in urls]
+        self._turn = itertools.cycle(self._servers)
+        self._rows: dict[Hashable, list[_Row]] = {}
+        self._shelf = shelf or Shelf(name=" ".join(urls))
+        self._versions: dict[str, int] = {}
+        """By label, of all weights that were sent."""
+        self._label = "0"
+        self._n_updates = 0
+        self._open = asyncio.Event()
+        """Nothing is asked for during an update."""
+        self._open.set()
 
     @property
     def idle(self) -> bool:
@@ -60,99 +95,145 @@ class VllmEngine:
 
     def submit(self, request: Request) -> None:
         require(request, "vllm", ABLE, window=self.window)
-        url, ids = next(self._turn), [uuid.uuid4().hex for _ in request.seeds]
-        self._running[request.key] = [(url, i) for i in ids]
-        version = self.version
-        self._remote.start(request, lambda i: self._write(request, i, url, ids[i], version))
+        if request.begun and (request.stop or request.n_top):
+            raise UserError("the engine 'vllm' goes on from begun completions without stop and n_top: leave them out")
+        server = next(self._turn)
+        rows = [_Row(written, server) for written in begin(request)]
+        self._rows[request.key] = rows
+        self._remote.start(request, lambda i: self._write(rows[i]))
 
     def step(self) -> list[Written]:
-        return self._remote.step()
+        """Raises GeneratorLost where a server is gone or writes by other weights, EngineFailed for any other lost request."""
+        try:
+            done = self._remote.step()
+        except EngineFailed as e:
+            self._rows.pop(e.key, None)
+            if isinstance(e.__cause__, Unanswered | OtherLabel):
+                raise GeneratorLost(str(e)) from e
+            raise
+        for written in done:
+            left = [row for row in self._rows[written.request.key] if row.written is not written]
+            self._rows[written.request.key] = left
+            if not left:
+                del self._rows[written.request.key]
+        return done
+
+    def partial(self) -> list[Written]:
+        """What is being written now, as far as it is certain which weights wrote it."""
+        return list(self._remote.call(self._partial()))
 
     def cancel(self, key: Hashable) -> None:
         self._remote.cancel(key)
-        for url, request_id in self._running.pop(key, ()):
-            self._remote.call(self._abort(url, request_id))
+        rows = self._rows.pop(key, [])
+        if ids := [row.request_id for row in rows if row.request_id]:
+            self._remote.call(rows[0].server.abort(ids))
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """On every replica: hold still, take the weights, go on. Raises EngineFailed, and leaves all held, if one does not."""
+        """On every server: hold still, take the weights, go on. Raises GeneratorLost, and asks nothing more, if one does not."""
         assert version >= self.version, f"weights of version {version} after {self.version}"
-        if self.send is None:
-            raise UserError("this vllm engine was given no way to send weights: pass `send`")
+        sealed = self._shelf.put(weights, version)
         try:
-            self._all("pause", params={"mode": "keep", "clear_cache": "false"})
-            self._all("start_weight_update")
-            self.send(weights, self.urls)
-            self._all("finish_weight_update", json={"weight_version": str(version)})
-            self._all("resume")
-        except (httpx.HTTPError, Refused) as e:
-            raise EngineFailed(f"weights of version {version} did not reach every replica, which stay paused: {e}") from e
-        self.version = version
+            self._remote.call(self._update(sealed))
+        except httpx.HTTPError as e:
+            why = words(e.response) if isinstance(e, httpx.HTTPStatusError) else f"{type(e).__name__}: {e}"
+            raise GeneratorLost(f"weights of version {version} did not reach every server: {why}") from e
+        finally:
+            sealed.path.unlink()
 
     def close(self) -> None:
         self._remote.close()
+        self._shelf.close()
 
-    def _all(self, route: str, **what: Any) -> None:
-        for url in self.urls:
-            self._remote.call(self._remote.again(partial(self._post, f"{url}/{route}", **what)))
+    async def _update(self, sealed: Sealed) -> None:
+        self._open.clear()
+        self._n_updates += 1
+        if not self._versions:
+            await asyncio.gather(*(server.introduce(self._shelf.folder) for server in self._servers))
+        self._versions[sealed.label] = sealed.version
+        await asyncio.gather(*(server.update(sealed) for server in self._servers))
+        self.version, self._label = sealed.version, sealed.label
+        self._open.set()
 
-    async def _post(self, url: str, **what: Any) -> Any:
-        response = await self._remote.client.post(url, **what)
-        response.raise_for_status()
-        return response.json()
+    async def _partial(self) -> list[Written]:
+        rows = [row.written for rows in self._rows.values() for row in rows if row.written.finish is None]
+        return [
+            replace(w, tokens=w.tokens.copy(), logprobs=w.logprobs.copy(), versions=w.versions.copy(), top=w.top.copy())
+            for w in rows
+        ]
 
-    async def _abort(self, url: str, request_id: str) -> None:
-        """As well as may be: the connection is closed too, and what still comes is dropped."""
-        try:
-            await self._post(f"{url}/abort_requests", json={"request_ids": [request_id]})
-        except httpx.HTTPError:
+    async def _write(self, row: _Row) -> Written:
+        written = row.written
+        ends = (self.eos, *written.request.stop_tokens)
+        if written.tokens and written.tokens[-1] in ends:
+            written.finish = Finish.STOP
+        elif len(written.tokens) == written.request.max_tokens:
+            written.finish = Finish.LENGTH
+        else:
+            await self._remote.again(lambda: self._ask(row))
+        return written
+
+    async def _ask(self, row: _Row) -> None:
+        """For the rest of a completion: after a lost connection, from the last token that is certain."""
+        await self._open.wait()
+        row.request_id, row.n_updates, row.later = uuid.uuid4().hex, self._n_updates, []
+        version, n_begun = self.version, len(row.written.tokens)
+        seed = _seed(row.written.request.seeds[row.written.index], n_begun)
+        pieces = row.server.write(row.written, row.request_id, eos=self.eos, seed=seed, label=self._label)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                try:
+                    self._take(row, piece, version, n_begun)
+                except (KeyError, TypeError, ValueError) as e:
+                    raise Refused(f"the server's answer cannot be read: {type(e).__name__}: {e}") from None
+                if row.written.finish is not None:
+                    return
+        raise httpx.RemoteProtocolError("the answer broke off")
+
+    def _take(self, row: _Row, piece: Mapping[str, Any], version: int, n_begun: int) -> None:
+        written = row.written
+        found = places(piece, written.request.n_top)
+        if row.n_updates != self._n_updates:
+            row.later += found
+        else:
+            for place in found:
+                row.take(place, version)
+        if (reason := piece.get("finish_reason")) is None:
             return
+        if reason not in ("stop", "length"):
+            raise Refused(f"the server ended the completion with {reason!r}")
+        sure = written.versions[n_begun:]
+        told = self._told(piece, len(sure) + len(row.later), None if row.n_updates else version)
+        if told is None and row.n_updates != self._n_updates:
+            raise Refused("weights changed while it was written, and this server does not say which token is whose")
+        told = sure if told is None else told
+        if told[: len(sure)] != sure:
+            raise OtherLabel(f"the server wrote with weights of version {version}, and says that they were of {told[0]}")
+        for place, whose in zip(row.later, told[len(sure) :], strict=True):
+            row.take(place, whose)
+        written.finish = Finish(reason)
 
-    async def _write(self, request: Request, i: int, url: str, request_id: str, version: int) -> Written:
-        sampling = {
-            "max_tokens": request.max_tokens, "temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k,
-            "min_p": request.min_p, "seed": request.seeds[i], "stop": list(request.stop), "logprobs": request.n_top,
-        }  # fmt: skip
-        body = {
-            "request_id": request_id, "token_ids": list(request.prompt), "sampling_params": sampling,
-            "cache_salt": f"weights-{version}",
-        }  # fmt: skip
-        data = await self._remote.again(lambda: self._post(f"{url}/inference/v1/generate", json=body))
-        try:
-            return self._written(request, i, data["choices"][0], version)
-        except (KeyError, TypeError, IndexError, ValueError) as e:
-            raise Refused(f"the server's answer cannot be read: {type(e).__name__}: {e}") from None
+    def _told(self, piece: Mapping[str, Any], n: int, before: int | None) -> list[int] | None:
+        """Which weights wrote each token of an answer, as the server says it; None where it does not say.
 
-    def _written(self, request: Request, i: int, choice: Mapping[str, Any], version: int) -> Written:
-        tokens = [int(token) for token in choice["token_ids"]]
-        places = choice["logprobs"]["content"]
-        if len(places) != len(tokens):
-            raise ValueError(f"{len(tokens)} tokens and {len(places)} log-probabilities")
-        if choice["finish_reason"] not in ("stop", "length"):
-            raise Refused(f"the server ended the completion with {choice['finish_reason']!r}")
-        return Written(
-            request=request,
-            index=i,
-            tokens=tokens,
-            logprobs=[float(place["logprob"]) for place in places],
-            versions=self._versions(choice, len(tokens), version),
-            top=[_top(place) for place in places] if request.n_top else [],
-            finish=Finish(choice["finish_reason"]),
-        )
-
-    def _versions(self, choice: Mapping[str, Any], n: int, version: int) -> list[int]:
-        """Which weights wrote each token, as the server says it."""
-        spans = choice.get("weight_versions")
+        `before`: the version of the server's own weights, where the answer was begun by them, whatever it calls them."""
+        spans = piece.get("weight_versions")
         if spans is None:
-            if self.version != version:
-                raise Refused("weights changed while it was written, and this server does not say which token is whose")
-            return [version] * n
-        # before the first update a server has a label of its own, or none
-        versions = [int(s["version"]) if str(s["version"]).isdigit() else 0 for s in spans for _ in range(s["start"], s["end"])]
-        if len(versions) != n:
-            raise ValueError(f"{n} tokens and versions of {len(versions)}")
-        return versions
+            return None
+        lengths = [int(s["end"]) - int(s["start"]) for s in spans]
+        if sum(lengths) != n or min(lengths, default=0) < 0:
+            raise ValueError(f"{n} tokens and versions of {sum(lengths)}")
+        labels = [str(s["version"]) for s, length in zip(spans, lengths, strict=True) for _ in range(length)]
+        known = (dict.fromkeys(labels, before) if before is not None else {}) | self._versions
+        if strange := set(labels) - set(known):
+            raise OtherLabel(
+                f"the server writes with weights {min(strange)!r}, which were not sent here: it was started anew, or another run "
+                "sends it weights"
+            )
+        return [known[label] for label in labels]
 
 
-def _top(place: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """Likeliest first; the server names a token as "token_id:17"."""
-    return [(int(str(top["token"]).removeprefix("token_id:")), float(top["logprob"])) for top in place["top_logprobs"]]
+def _seed(seed: int, n_begun: int) -> int:
+    """Of the rest of a completion: the numbers that drew its beginning must not come again."""
+    if not n_begun:
+        return seed
+    return int.from_bytes(sha256(f"{seed} {n_begun}".encode()).digest()[:8]) >> 1

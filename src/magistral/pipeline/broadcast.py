@@ -16,12 +16,12 @@ import torch
 import xxhash
 from torch import Tensor
 
-from magistral.errors import RunFailed
+from magistral.errors import GeneratorLost
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-class OtherWeights(RunFailed):
+class OtherWeights(GeneratorLost):
     """What arrived is not what was sent: a generator that went on would write under weights that nobody knows."""
 
 

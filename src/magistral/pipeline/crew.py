@@ -10,8 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from magistral.errors import RunFailed
-from magistral.pipeline.broadcast import OtherWeights
+from magistral.errors import GeneratorLost, RunFailed
 from magistral.pipeline.waits import Waits
 from magistral.recipe_train import Runtime
 
@@ -62,7 +61,7 @@ class Worker:
                 why = f"no answer for {limit_s:g} s: {what}"
             except RayTaskError as e:
                 cause = e.cause
-                if not isinstance(cause, RayError | OtherWeights):
+                if not isinstance(cause, RayError | GeneratorLost):
                     raise cause from None
                 why = str(cause)
             except RayError as e:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from magistral.engines.native.engine import NativeEngine
-from magistral.errors import RecipeError
+from magistral.engines.make import engine_of
 from magistral.flow import Completion, Scored
 from magistral.models.transformer import Transformer
 from magistral.pipeline.growing import Desk
@@ -21,6 +20,10 @@ from magistral.text.template import problem_tokens
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.ranks import ALONE, Ranks
 from magistral.trainer.trainer import Trainer
+
+if TYPE_CHECKING:
+    from magistral.engines.native.engine import NativeEngine
+    from magistral.engines.vllm import VllmEngine
 
 
 class Scores(Protocol):
@@ -62,16 +65,9 @@ class Ingredients:
             temperature=self.rl.temperature,
         )
 
-    def engine(self) -> NativeEngine:
-        """With a copy of the model: to be made before the trainer puts LoRA into it."""
-        settings = self.recipe.engine
-        if settings.kind != "native":
-            raise RecipeError(
-                'engine.kind="vllm": a run cannot send weights to vLLM yet; plan it with --dry-run, or set engine.kind="native"'
-            )
-        return NativeEngine(
-            self.model, self.tokenizer.eos, n_slots=settings.n_slots, window=self.recipe.model.window, weights=settings.weights
-        )
+    def engine(self, part: tuple[int, int] = (0, 1)) -> AbstractContextManager[NativeEngine | VllmEngine]:
+        """With a copy of the model: to be made before the trainer puts LoRA into it. `part`: which of how many generators."""
+        return engine_of(self.recipe, self.model, self.tokenizer, part=part)
 
     def learner(self, ranks: Ranks = ALONE) -> Learner:
         trainer = Trainer(self.model, self.rl, seed=self.recipe.seed, temperature=self.rl.temperature, ranks=ranks)
@@ -80,6 +76,6 @@ class Ingredients:
 
 @asynccontextmanager
 async def inline_roles(ingredients: Ingredients) -> AsyncIterator[Roles]:
-    generator = InlineGenerator(ingredients.engine(), ingredients.desk())
-    with ingredients.make_scorer() as scorer:
+    with ingredients.engine() as engine, ingredients.make_scorer() as scorer:
+        generator = InlineGenerator(engine, ingredients.desk())
         yield Roles(generator, InlineVerifier(scorer.score), ingredients.learner())

@@ -239,9 +239,9 @@ def _hire(crew: Crew, shared: Any) -> tuple[list[Worker], list[Worker], Worker]:
         "concurrency_groups": {"load": 1},
         "scheduling_strategy": "SPREAD",  # the loss of one node is not the loss of all
     }
-    arguments = (shared, want.generator_cpus)
     generators = [
-        crew.worker(f"generator-{i}", "generate", GeneratorWorker, arguments, **writing) for i in range(want.n_generators)
+        crew.worker(f"generator-{i}", "generate", GeneratorWorker, (shared, want.generator_cpus, i), **writing)
+        for i in range(want.n_generators)
     ]
     verifiers = [crew.worker(f"verifier-{i}", "verify", VerifierWorker, (shared,), num_cpus=1) for i in range(want.n_verifiers)]
     training = {"num_cpus": want.trainer_cpus, "num_gpus": want.trainer_gpus}

@@ -45,9 +45,10 @@ class _Body:
 class GeneratorWorker(_Body):
     """`write` and `load` are called from two threads: the check of new weights does not stop the writing."""
 
-    def __init__(self, ingredients: Ingredients, n_threads: int) -> None:
+    def __init__(self, ingredients: Ingredients, n_threads: int, index: int) -> None:
         torch.set_num_threads(n_threads)
-        self.writer = Writer(ingredients.engine())
+        self._engine = ingredients.engine((index, ingredients.recipe.runtime.n_generators))
+        self.writer = Writer(self._engine.__enter__())  # it ends with this process
         self.seal: Seal | None = None
         self._between_tokens = threading.Lock()
         self._arrived: tuple[dict[str, Tensor], Seal] | None = None
