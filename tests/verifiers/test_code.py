@@ -12,8 +12,9 @@ import pytest
 from magistral.errors import VerifierFailed
 from magistral.flow import Outcome, Problem, Verdict
 from magistral.text.trace import parse
-from magistral.verifiers.code import CodeVerifier
+from magistral.verifiers.code import CodeVerifier, was_kept_waiting
 from magistral.verifiers.pool import Pool
+from magistral.verifiers.sandbox.limits import End, Ran, Tier
 from magistral.verifiers.tests import N_TESTS, read_tests
 
 CPP = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -293,3 +294,23 @@ def test_a_forgotten_import_of_typing_is_forgiven_in_a_signature(verifier: CodeV
         "class Solution:\n    def f(self, a: List[int], b: Optional[int] = None) -> List[int]:\n        return P(a[::-1]).x\n"
     )
     assert judge(verifier, source, [{"call": "Solution().f([1, 2])", "expected": [2, 1]}]).judge == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "idle_s", "expected"),
+    [
+        (4.9, 0.0, False),
+        (2.0, 0.0, True),
+        (2.0, 5.0, True),
+        (0.1, 0.0, True),
+        (0.1, 2.0, True),
+        (0.1, 5.0, False),
+        (None, 5.0, True),
+    ],
+    ids=["it computed", "half", "half, beside an idle core", "busy machine", "a core too little", "it slept", "nobody counts"],
+)
+def test_who_slept_beside_an_idle_core_was_not_kept_waiting(cpu_s: float | None, idle_s: float, expected: bool) -> None:
+    ran = Ran(
+        end=End.TIMED_OUT, exit_code=0, stdout=b"", stderr=b"", wall_s=5.0, cpu_s=cpu_s, peak_mb=None, tier=Tier.FULL
+    )  # fmt: skip
+    assert was_kept_waiting(ran, idle_s) is expected

@@ -6,12 +6,15 @@ prints what looks like success has told nothing; one that forges the nonce has t
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import secrets
 import threading
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from magistral import __version__
@@ -149,8 +152,10 @@ class CodeVerifier:
         """The run if the program ended in time by itself, else None, the failure noted. Near the limit it is run again, alone."""
         limits = tests.limits.scaled(self.factor())
         longer = tests.limits.scaled(self.factor() * GRACE)
+        idle = _idle_s()
         ran = self.pool.box.run(program.command, program.folder, stdin, limits=longer)
-        if (ran.end is End.EXITED and ran.wall_s > limits.wall_s) or (ran.end is End.TIMED_OUT and _was_kept_waiting(ran)):
+        kept = ran.end is End.TIMED_OUT and was_kept_waiting(ran, _idle_s() - idle)
+        if kept or (ran.end is End.EXITED and ran.wall_s > limits.wall_s):
             limits = tests.limits.scaled(self.factor() * how_busy(self.pool.box))
             ran = self.pool.box.run(program.command, program.folder, stdin, limits=limits, alone=True)
         judging.runs.append(ran)
@@ -209,9 +214,21 @@ def _reference(box: Box, *, alone: bool = False) -> Ran:
         return box.run([python(), "-s", "-S", "{box}/main.py"], folder, limits=Limits(wall_s=30.0), alone=alone)
 
 
-def _was_kept_waiting(ran: Ran) -> bool:
-    """It did not have the processor for most of its time: it slept, or the machine was busy."""
-    return ran.cpu_s is None or ran.cpu_s < 0.9 * ran.wall_s
+def was_kept_waiting(ran: Ran, idle_s: float) -> bool:
+    """It did not have the processor for most of its time, and did not merely sleep: then `idle_s` of a core would be left."""
+    if ran.cpu_s is None:
+        return True
+    slept = ran.cpu_s < 0.05 * ran.wall_s and idle_s > 0.5 * ran.wall_s  # chosen: a core that is asked for is not half idle
+    return ran.cpu_s < 0.9 * ran.wall_s and not slept
+
+
+def _idle_s() -> float:
+    """For how long the cores that we may use have had nothing to do since the machine started; 0 where nobody says."""
+    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    with contextlib.suppress(OSError):
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+        return sum(int(line[4]) for line in lines if line[0] in ours) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _last_line(ran: Ran) -> str:
