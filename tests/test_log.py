@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from magistral.errors import ModelError, RunFolderError
+from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
 from magistral.log import RunFolder, open_run
 from magistral.recipe import Eval, Family, Problems, Recipe, RewardWeights
 
@@ -111,3 +112,20 @@ def test_a_last_line_cut_short_is_left_out(tmp_path: Path) -> None:
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 2, "val')
     assert [line["step"] for line in run.metrics()] == [1]
+
+
+def test_half_a_surrogate_pair_in_what_a_model_wrote_breaks_no_trace(tmp_path: Path) -> None:
+    text = "a\ud800"
+    completion = Completion(
+        problem=Problem(id="p", question="?", reference="1"), group=0, index=0, seed=0, prompt_tokens=(1,), tokens=(2,),
+        logprobs=(-1.0,), versions=(0,), text=text, finish=Finish.STOP,
+    )  # fmt: skip
+    verdict = Verdict(outcome=Outcome.WRONG, reason=f"{text} is not 1", answer=text, read=(text, "1"))
+    assert (verdict.reason, verdict.answer, verdict.read) == ("a\\ud800 is not 1", "a\\ud800", ("a\\ud800", "1"))
+    trace = Trace(thinking=text, summary=text, well_formed=True)
+    run = begin(tmp_path / "run")
+    run.write_traces(
+        "eval", [Scored(completion=completion, trace=trace, verdict=verdict, reward=Reward(reasons=(text,)))], step=0
+    )
+    (row,) = run.traces()
+    assert {row["text"], row["thinking"], row["summary"], row["answer"], *row["reward_reasons"]} == {"a\\ud800"}

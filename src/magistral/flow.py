@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+def encodable(text: str) -> str:
+    r"""Half a surrogate pair, which models and their programs may write, fits no file: it is spelt out, as `\ud800`."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Something to think about, with the answer by which it is judged.
@@ -110,6 +115,12 @@ class Verdict:
     """How boxed programs were kept in, as "bubblewrap+cgroups"; empty where nothing was run."""
     versions: str = ""
     """What judged, as "open-magistral 0.1.0, sympy 1.14.0"."""
+
+    def __post_init__(self) -> None:
+        """What a model wrote is quoted here, and must not break the file that a verdict is written to."""
+        object.__setattr__(self, "reason", encodable(self.reason))
+        object.__setattr__(self, "answer", encodable(self.answer))
+        object.__setattr__(self, "read", (encodable(self.read[0]), encodable(self.read[1])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from magistral.errors import DiscFull, RunFolderError, UserError
-from magistral.flow import Scored
+from magistral.flow import Scored, encodable
 from magistral.recipe import Recipe, Resolved, save_recipe
 
 BEGUN = frozenset({"run.json", ".run.json.partial", "recipe.toml", "lock"})
@@ -197,7 +197,7 @@ def _metrics_line(file: Path, n: int, text: bytes) -> dict[str, Any]:
 
 def _trace_row(scored: Scored, step: int, advantage: float | None) -> dict[str, Any]:
     c, p, r, v = scored.completion, scored.completion.problem, scored.reward, scored.verdict
-    return {
+    row = {
         "step": step,
         "group": c.group,
         "index": c.index,
@@ -230,10 +230,11 @@ def _trace_row(scored: Scored, step: int, advantage: float | None) -> dict[str, 
         "reward_length": r.length,
         "reward_language": r.language,
         "reward_total": r.total,
-        "reward_reasons": list(r.reasons),
+        "reward_reasons": [encodable(reason) for reason in r.reasons],
         "advantage": advantage,
         "trained": advantage is not None,
     }
+    return {name: encodable(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def read_run(path: Path) -> RunFolder:

@@ -97,10 +97,10 @@ class Problems(Section):
 class RewardWeights(Section):
     """What each part of the reward pays: absolute numbers, not shares (Magistral, arXiv 2506.10910, section 2.2)."""
 
-    format: float = 0.1
-    correctness: float = 0.9
-    language: float = 0.1
-    length: float = 0.1
+    format: float = Field(default=0.1, ge=0)
+    correctness: float = Field(default=0.9, gt=0)
+    language: float = Field(default=0.1, ge=0)
+    length: float = Field(default=0.1, ge=0)
     """The largest penalty."""
     l_max: int = Field(gt=0)
     """Tokens at which the length penalty is whole."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from magistral.verifiers.answer import first_code_block, last_boxed
@@ -65,8 +67,29 @@ def test_the_last_box_is_the_answer(text: str, expected: str | None) -> None:
         ("```python\nnever closed", None),
         ("`python`", None),
         ("```python\n```", ("python", "")),
+        ("1. So:\n   ```python\n   if x:\n       y\n\n  z\n   ```", ("python", "if x:\n    y\n\nz\n")),
+        ("    ```python\nif x:\n    y\n    ```", ("python", "if x:\n    y\n")),
+        ("```python\n  x\n```", ("python", "  x\n")),
     ],
-    ids=["plain", "the first of two", "no language", "unclosed", "inline", "empty"],
+    ids=[
+        "plain",
+        "the first of two",
+        "no language",
+        "unclosed",
+        "inline",
+        "empty",
+        "in a list",
+        "indented less than its fence",
+        "indented more",
+    ],
 )
 def test_the_first_code_block_that_names_its_language(text: str, expected: tuple[str, str] | None) -> None:
     assert first_code_block(text) == expected
+
+
+@pytest.mark.parametrize("piece", ["```", "a", "```a", "```a\n", "```a\nb\n", " ", "\n", "`", "\t```", " ```a\n "])
+def test_a_flood_of_pieces_is_searched_in_linear_time(piece: str) -> None:
+    start = time.process_time()
+    for text in (piece * (200_000 // len(piece)), "```" + piece * 100_000, "```a\n" + piece * 100_000):
+        first_code_block(text)
+    assert time.process_time() - start < 5  # some milliseconds

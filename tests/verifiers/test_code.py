@@ -12,8 +12,9 @@ import pytest
 from magistral.errors import VerifierFailed
 from magistral.flow import Outcome, Problem, Verdict
 from magistral.text.trace import parse
-from magistral.verifiers.code import CodeVerifier
+from magistral.verifiers.code import CodeVerifier, was_kept_waiting
 from magistral.verifiers.pool import Pool
+from magistral.verifiers.sandbox.limits import End, Ran, Tier
 from magistral.verifiers.tests import N_TESTS, read_tests
 
 CPP = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -44,7 +45,8 @@ def judge(verifier: CodeVerifier, source: str, tests: object, language: str = "p
         ("print(sum(map(int, input().split()))); raise SystemExit(1)", SUM, "runtime_error"),
         ("while True: pass", SUM, "timed_out"),
         ("import time; time.sleep(99)", SUM, "timed_out"),
-        ("x = [0] * 10**9", SUM, "memory_limit"),
+        ("x = [0] * 10**8", SUM, "memory_limit"),
+        ("import sys; sys.exit('out of memory')", SUM, "runtime_error"),
         ("while True: print('3' * 9999)", SUM, "output_limit"),
         ("def add(a, b): return a + b", ADD, "accepted"),
         ("add = lambda a, b: a + b\nprint('noise'); print('more', end='')", ADD, "accepted"),
@@ -115,6 +117,9 @@ def test_a_value_of_cpp_is_told_as_it_is(verifier: CodeVerifier, call: str, expe
         ("[2, 1]", [1, 2], {}, "wrong_answer"),
         ("[2, 1]", [1, 2], {"compare": "unordered"}, "accepted"),
         ("{1: 'a'}", {"1": "a"}, {}, "accepted"),
+        ("{1: 7, '1': 7}", {"1": 7, "2": 8}, {}, "wrong_answer"),
+        ("type('D', (dict,), {'items': lambda d: [('1', 7)] * 2})()", {"1": 7, "2": 8}, {}, "wrong_answer"),
+        ("5", 1e308, {"compare": "float"}, "wrong_answer"),
         ("True", 1, {}, "accepted"),
         ("'1'", 1, {}, "wrong_answer"),
         ("0.1 + 0.2", 0.3, {}, "wrong_answer"),
@@ -142,8 +147,20 @@ def test_values_are_compared_by_kind(verifier: CodeVerifier, value: str, expecte
         ("1 2\r\n", "1 2", {"compare": "exact"}, "accepted"),
         ("0.3333333", "0.333333", {"compare": "float", "tolerance": 1e-5}, "accepted"),
         ("0.34", "0.333333", {"compare": "float"}, "wrong_answer"),
+        ("1_000", "1000", {"compare": "float"}, "wrong_answer"),
+        ("\u0665", "5", {"compare": "float"}, "wrong_answer"),
+        ("1e3", "1000", {"compare": "float"}, "accepted"),
+        ("5", "inf", {"compare": "float"}, "wrong_answer"),
+        ("-inf", "inf", {"compare": "float"}, "wrong_answer"),
+        ("Infinity", "inf", {"compare": "float"}, "accepted"),
+        ("NaN", "nan", {"compare": "float"}, "accepted"),
+        ("1 2 3", "1 2", {}, "wrong_answer"),
+        ("Yes", "YES", {}, "wrong_answer"),
         ("b\na", "a\nb", {"compare": "unordered"}, "accepted"),
         ("b\nb", "a\nb", {"compare": "unordered"}, "wrong_answer"),
+        (" 2  b \n\na", "a\n2 b", {"compare": "unordered"}, "accepted"),
+        ("a", "a\nb", {"compare": "unordered"}, "wrong_answer"),
+        ("a\na 1", "a\na", {"compare": "unordered"}, "wrong_answer"),
         ("\u0665", "5", {"compare": "tokens"}, "wrong_answer"),
     ],
 )
@@ -163,8 +180,14 @@ def test_a_checker_decides_in_a_box_of_its_own(verifier: CodeVerifier, output: s
     assert judge(verifier, f"print({output!r})", tests).judge == named
 
 
-@pytest.mark.parametrize("checker", ["def check(stdin, output, expected): return 7", "def check(): return True", "("])
-def test_a_checker_that_breaks_is_no_judgement(verifier: CodeVerifier, checker: str) -> None:
+@pytest.mark.parametrize(
+    "checker",
+    [
+        *("def check(stdin, output, expected): return 7", "def check(stdin, output, expected): return 1.0"),
+        *("def check(): return True", "("),
+    ],
+)  # fmt: skip
+def test_a_checker_that_breaks_on_what_is_expected_is_no_judgement(verifier: CodeVerifier, checker: str) -> None:
     with pytest.raises(VerifierFailed, match="checker"):
         judge(verifier, "print(1)", {"tests": [{"stdin": "", "expected": "1"}], "checker": checker})
 
@@ -215,3 +238,79 @@ def test_the_first_block_of_the_summary_is_what_counts(verifier: CodeVerifier) -
 def test_a_language_that_is_not_wanted_is_not_judged(verifier: CodeVerifier) -> None:
     verdict = judge(verifier, "def add(a, b): return a + b", {**ADD, "language": "cpp"})
     assert verdict.outcome is Outcome.UNPARSABLE
+
+
+def test_what_a_program_gives_breaks_no_file(verifier: CodeVerifier) -> None:
+    verdict = judge(verifier, "def f(): return '\\ud800'", [{"call": "f()", "expected": "a"}])
+    assert (verdict.judge, verdict.reason) == ("wrong_answer", "wrong_answer: test 0: f() gives \\ud800, expected a")
+    assert judge(verifier, "'\ud800'", [{"call": "f()", "expected": "a"}]).answer == "'\\ud800'"
+
+
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        ('["f", 1' + "0" * 400 + "]", "wrong_answer"),
+        ('["c", 1' + "0" * 400 + ", 0]", "wrong_answer"),
+        ('["i", "' + "9" * 5000 + '"]', "wrong_answer"),
+        ('["l"' + ', ["i", "1"]' * 10_000 + "]", "wrong_answer"),
+        ('["i", "1"]', "accepted"),
+    ],
+    ids=["a float of 400 digits", "a complex number of 400 digits", "an integer of 5000 digits", "far too much", "a right one"],
+)
+def test_a_forged_value_is_judged_like_a_returned_one(verifier: CodeVerifier, told: str, named: str) -> None:
+    forger = (
+        "def f():\n    import json, os, sys\n    given = sys._getframe(1).f_back.f_locals['given']\n"
+        f"    os.write(1, ('\\n' + given['nonce'] + ' ' + {told!r} + '\\n').encode())\n    os._exit(0)\n"
+    )
+    assert judge(verifier, forger, [{"call": "f()", "expected": 1}]).judge == named
+
+
+NAIVE = "def check(stdin, output, expected):\n    return int(output) == int(expected)\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "named"),
+    [("'+7'", "accepted"), ("8", "wrong_answer"), ("'abc'", "wrong_answer"), ("'9' * 5000", "wrong_answer")],
+)
+def test_a_checker_that_breaks_on_an_output_alone_refuses_it(verifier: CodeVerifier, output: str, named: str) -> None:
+    tests = {"tests": [{"stdin": "", "expected": "7"}], "checker": NAIVE}
+    verdict = judge(verifier, f"print({output})", tests)
+    assert verdict.judge == named, verdict.reason
+    if output == "'abc'":
+        assert "the checker takes what is expected" in verdict.reason
+
+
+@CPP
+def test_any_text_reaches_a_function_in_cpp(verifier: CodeVerifier) -> None:
+    text = 'a"\\\n\x00\x011?é\U0001f600'
+    tests = [{"call": {"function": "f", "args": [text]}, "expected": text + "!"}]
+    verdict = judge(verifier, 'std::string f(std::string s) { return s + "!"; }', tests, "cpp")
+    assert verdict.judge == "accepted", verdict.reason
+
+
+def test_a_forgotten_import_of_typing_is_forgiven_in_a_signature(verifier: CodeVerifier) -> None:
+    source = (
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: List[int]\n"
+        "class Solution:\n    def f(self, a: List[int], b: Optional[int] = None) -> List[int]:\n        return P(a[::-1]).x\n"
+    )
+    assert judge(verifier, source, [{"call": "Solution().f([1, 2])", "expected": [2, 1]}]).judge == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "idle_s", "expected"),
+    [
+        (4.9, 0.0, False),
+        (2.0, 0.0, True),
+        (2.0, 5.0, True),
+        (0.1, 0.0, True),
+        (0.1, 2.0, True),
+        (0.1, 5.0, False),
+        (None, 5.0, True),
+    ],
+    ids=["it computed", "half", "half, beside an idle core", "busy machine", "a core too little", "it slept", "nobody counts"],
+)
+def test_who_slept_beside_an_idle_core_was_not_kept_waiting(cpu_s: float | None, idle_s: float, expected: bool) -> None:
+    ran = Ran(
+        end=End.TIMED_OUT, exit_code=0, stdout=b"", stderr=b"", wall_s=5.0, cpu_s=cpu_s, peak_mb=None, tier=Tier.FULL
+    )  # fmt: skip
+    assert was_kept_waiting(ran, idle_s) is expected

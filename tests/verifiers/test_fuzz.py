@@ -11,13 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from magistral.flow import Outcome
+from magistral.verifiers import language
 from magistral.verifiers.answer import first_code_block, last_boxed
 from magistral.verifiers.choice import ChoiceVerifier
-from magistral.verifiers.compare import same_output, same_value, told_value
+from magistral.verifiers.compare import same_output, same_value, told_line, told_value
 from magistral.verifiers.grade import grade
 from magistral.verifiers.judges import Judges
 from magistral.verifiers.math import MathVerifier
 from magistral.verifiers.pool import Equal, Pool
+from magistral.verifiers.tests import Compare
 
 PIECES = [
     *"0123456789xyzeiabAB+-*/^_=<>()[]{},.;:!?%$&|~'\"` \n\\",
@@ -55,9 +57,20 @@ def read_all(answer: str) -> None:
     last_boxed(answer)
     first_code_block(answer)
     same_output(answer, "1 2", "float", 1e-6)
+    same_output(answer, "1 2", "unordered", 1e-6)
+    language.prose(answer)
     with contextlib.suppress(ValueError):
         same_value(told_value(answer), "[1, 2]", "float", 1e-6)
     assert time.process_time() - start < 2  # some milliseconds
+
+
+@pytest.mark.parametrize("how", ["tokens", "float", "unordered", "exact"])
+@pytest.mark.parametrize("piece", ["1 ", "1 2\n", "\n", " ", "9", "1_", "a\n1\n"], ids=repr)
+def test_no_more_of_a_flood_is_read_than_decides(how: Compare, piece: str) -> None:
+    flood, start = piece * (4_000_000 // len(piece)), time.process_time()
+    assert same_output(flood, "1 2\n1 2", how, 1e-6)
+    told_line(flood.encode(), "ab")
+    assert time.process_time() - start < 3  # some 20 milliseconds
 
 
 @settings(QUICKLY, max_examples=500)

@@ -57,6 +57,10 @@ CODE = {"kind": "code", "tests": [{"stdin": "1 2", "expected": "3"}]}
         ({"reference": "1"}, "error"),
         ({"reference": "1", "answer": "1", "completion": "1"}, "error"),
         ({"answer": "1"}, "error"),
+        ({"kind": "choice", "reference": "B", "options": ["Paris", "Rome"], "answer": "Rome"}, "right"),
+        ({"kind": "choice", "reference": "(B)", "options": ["Paris", "Rome"], "answer": "A) Rome"}, "unparsable"),
+        ({"kind": "choice", "reference": ["A", "B"], "options": ["Paris", "Rome"], "answer": "rome"}, "right"),
+        ({**CODE, "language": "python", "source": "print(3)", "tests": [{"call": "f()", "expected": float("nan")}]}, "error"),
     ],
 )
 def test_a_pair_has_a_verdict(judges: Judges, pair: dict[str, Any], verdict: str) -> None:
@@ -87,12 +91,15 @@ def test_order_is_kept_and_broken_lines_are_lines(judges: Judges) -> None:
     told = list(grade(lines, judges, n_workers=3))
     assert [t["id"] for t in told] == [0, 1, 2, 3, 4, None, None, "x", None, *range(5, 12)]
     assert [t["verdict"] for t in told if t["id"] == 2] == ["right"]
+    assert [t["line"] for t in told] == [1, 2, 3, 4, 5, *range(7, 18)]
 
 
 def test_what_is_told_is_json_whatever_the_id_is(judges: Judges) -> None:
-    lines = [f'{{"id": {name}, "reference": "1", "answer": "1"}}' for name in ("1e400", '{"a": NaN}', "[1]", "7", '"x"')]
+    lines = [
+        f'{{"id": {name}, "reference": "1", "answer": "1"}}' for name in ("1e400", "1.5", "true", '{"a": NaN}', "[1]", "7", '"x"')
+    ]
     told = list(grade(lines, judges, n_workers=1))
-    assert [(t["id"], t["verdict"]) for t in told] == [(None, "error")] * 3 + [(7, "right"), ("x", "right")]
+    assert [(t["id"], t["verdict"]) for t in told] == [(None, "error")] * 5 + [(7, "right"), ("x", "right")]
     json.dumps(told, allow_nan=False)
 
 
@@ -100,3 +107,23 @@ def test_explain_says_how_each_side_was_read(judges: Judges) -> None:
     (told,) = grade([json.dumps({"reference": r"\frac{\sqrt{8}}{2}", "answer": r"\sqrt 2"})], judges, n_workers=1, explain=True)
     assert (told["answer_read"], told["reference_read"], told["stage"]) == ("sqrt(2)", "sqrt(2)", "symbolic")
     assert "sympy" in told["versions"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        ({"refrence": "1", "answer": "1"}, "line 1: unknown key 'refrence'; did you mean 'reference'?"),
+        ({"reference": "1", "anwser": "1"}, "line 1: unknown key 'anwser'; did you mean 'answer'?"),
+        ({"reference": "1", "answer": "1", "id": True}, "line 1: id: an id is text or a whole number"),
+        ({"reference": r"\sqrt[", "answer": "x+1"}, "the reference"),
+    ],
+    ids=["a misspelt reference", "a misspelt answer", "no name", "no problem is named where there is no id"],
+)
+def test_a_line_that_cannot_be_judged_says_what_is_wrong(judges: Judges, pair: dict[str, Any], reason: str) -> None:
+    told = one(judges, **pair)
+    assert told["verdict"] == "error"
+    assert told["reason"].startswith(reason)
+
+
+def test_keys_of_the_reader_s_own_are_let_be(judges: Judges) -> None:
+    assert one(judges, reference="1", answer="1", subject="algebra", solution="…", level=3, unique_id="a")["verdict"] == "right"

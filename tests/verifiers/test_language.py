@@ -12,6 +12,10 @@ from magistral.verifiers.language import Said, judge, language_of, prose
 MGSM = Path(__file__).parents[2] / ".." / "shared" / "data" / "mgsm"
 
 
+FRENCH = "D'abord nous additionnons les deux nombres, puis nous divisons par trois. "
+CODE = "".join(f"def step_{i}(numbers, total):\n    return [total + n * {i} for n in numbers]\n" for i in range(9))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -31,7 +35,14 @@ MGSM = Path(__file__).parents[2] / ".." / "shared" / "data" / "mgsm"
         ("Also ist das Ergebnis der Rechnung gleich $x = \\text{the sum of all of the even numbers}$, wie oben gezeigt.", "de"),
         ("Ainsi voici le programme demandé :\n```python\nfor number in range(10):\n    print('the number', number)\n```", "fr"),
         ("\\[ the sum of all \\] \\( of these numbers \\) `for number in numbers`", None),
-        ("We add the numbers, \\[ x = 1 and never close this", None),
+        ("We add the numbers, \\[ x = 1 and never close this", "en"),
+        (f"```\n{FRENCH}", "fr"),
+        (f"\\[ {FRENCH}", "fr"),
+        (f"\\begin{{align}} {FRENCH}", "fr"),
+        (f"\\text{{{FRENCH}}}", "fr"),
+        (f"\\[ x = \\text{{{FRENCH}}} \\]", "fr"),
+        (f"I think. ```\n{FRENCH * 4}\n```", "fr"),
+        (f"```python\n{CODE}\n```", None),
         ("FIRST WE ADD THE TWO NUMBERS, THEN WE DIVIDE BY THREE.", "en"),
         ("In the beginning we add. " + "Danach teilen wir die Summe durch drei und erhalten so das Ergebnis. " * 4, "de"),
     ],
@@ -48,7 +59,8 @@ MGSM = Path(__file__).parents[2] / ".." / "shared" / "data" / "mgsm"
             "Japanese is not taken for Chinese",
         ),
         *("empty", "a box", "too few letters", "too few ideographs", "formula out", "code out", "nothing but formulas and code"),
-        *("an open formula", "capitals", "the whole text counts, not its beginning"),
+        *("an open formula", "an open fence", "an open display", "an open environment", "words as text", "words in a formula"),
+        *("much prose in a fence", "a program alone", "capitals", "the whole text counts, not its beginning"),
     ],
 )
 def test_the_language_of_a_text(text: str, expected: str | None) -> None:
@@ -88,11 +100,11 @@ def test_prose_is_what_is_left() -> None:
     assert prose("We  get $x$ and \\frac{1}{2}\nso `y`.") == "We get and so ."
 
 
-@pytest.mark.parametrize("loop", ["\\[ ", "\\( ", "$ ", "$$", "```", "`", "\\begin{align}", "\\a{"])
+@pytest.mark.parametrize("loop", ["\\[ ", "\\( ", "$ ", "$$", "```", "`", "\\begin{align}", "\\a{", "\\text{", "\\[\n ", "a"])
 def test_a_loop_of_openings_takes_linear_time(loop: str) -> None:
-    start = time.perf_counter()
-    language_of(loop * 40_000)
-    assert time.perf_counter() - start < 2
+    start = time.process_time()
+    language_of(loop * (200_000 // len(loop)))
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("code", ["en", "fr", "es", "de", "ru", "zh"])

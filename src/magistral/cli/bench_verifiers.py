@@ -11,9 +11,10 @@ import typer
 
 from magistral.cli.wiring import progress
 from magistral.errors import RunFailed, UnknownName, UserError
+from magistral.registry import nearest
 
 if TYPE_CHECKING:
-    from magistral.verifiers.bench import Measured
+    from magistral.verifiers.bench import Measured, Row
 
 COLUMNS = ("n", "false_negatives", "false_positives", "failed", "timed_out", "hung", "p50_ms", "p99_ms", "max_ms", "pairs_per_s")
 HEADS = ("pairs", "FN", "FP", "failed", "timed out", "hung", "p50 ms", "p99 ms", "max ms", "pairs/s")
@@ -31,8 +32,7 @@ def command(
     """Measure our verifier of math, and each peer that is installed, on pairs whose verdict is known.
 
     Leaves with 1 if ours accepts a wrong answer or hangs."""
-    from magistral.registry import nearest
-    from magistral.verifiers.bench import PEERS, installed, measure, reference_pairs, written_pairs
+    from magistral.verifiers.bench import PEERS, installed, measure
 
     for name in grader or []:
         if name not in PEERS:
@@ -40,7 +40,7 @@ def command(
         if name not in installed():
             raise UserError(f"{name} is not installed here: pip install {name} first, or leave --grader out")
     graders = grader or installed()
-    rows = [r for r in written_pairs() + (reference_pairs(data) if data else []) if not kind or r.kind in kind]
+    rows = _rows(data, kind)
     with progress("bench-verifiers", len(rows)) as advance:
         measured = measure(graders, rows, partial(advance, 1))
     result = {name: {kind: m.summary() for kind, m in by_kind.items()} for name, by_kind in measured.items()}
@@ -53,6 +53,21 @@ def command(
     ours = result.get("magistral", {}).values()
     if any(s["false_positives"] or s["hung"] for s in ours):
         raise RunFailed("our verifier accepted a wrong answer or hung: see --show")
+
+
+def _rows(data: Path | None, kinds: list[str] | None) -> list[Row]:
+    """Raises UserError where `data` holds nothing that we know, or no pair is of a kind."""
+    from magistral.verifiers.bench import reference_pairs, written_pairs
+
+    of_data = reference_pairs(data) if data else []
+    if data and not of_data:
+        raise UserError(f"--data: {data} holds no references: name a folder with math500/test.jsonl or the like in it")
+    rows = written_pairs() + of_data
+    known = {row.kind for row in rows}
+    for kind in kinds or []:
+        if kind not in known:
+            raise UnknownName(f"--kind: no pairs of kind {kind!r}; {nearest(kind, known)}")
+    return [row for row in rows if not kinds or row.kind in kinds]
 
 
 def _show(name: str, measured: Measured) -> None:

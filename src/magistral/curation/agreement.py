@@ -22,7 +22,7 @@ from magistral.engines.ask import Asker, Journal
 from magistral.errors import VerifierFailed
 from magistral.recipe_data import Programs
 from magistral.verifiers.code import CodeVerifier
-from magistral.verifiers.compare import same_output, same_value, told_value
+from magistral.verifiers.compare import same_output, same_value, told_line, told_value
 from magistral.verifiers.programs import ALIASES, CompileError, Program, ready
 from magistral.verifiers.sandbox.limits import End
 from magistral.verifiers.tests import N_TESTS, CodeTests, Test, read_tests
@@ -185,13 +185,9 @@ class Agreement:
         if test.call is None:
             text = ran.stdout.decode(errors="replace")
             return Output(" ".join(text.split()), text)
-        told = [
-            line.partition(b" ")[2].decode(errors="replace")
-            for line in ran.stdout.split(b"\n")
-            if line.startswith(nonce.encode())
-        ]
+        told = told_line(ran.stdout, nonce)
         try:
-            return Output(told[0], told_value(told[0])) if len(told) == 1 else None
+            return None if told is None else Output(told, told_value(told))
         except ValueError:
             return None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _MARK = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_CODE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]+)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+# possessive: what has been read is not read again in another way, so that no text costs more than linear time
+_CODE = re.compile(r"^([ \t]*+)```[ \t]*+([\w+#.-]++)[^\n]*+\n(.*?)^[ \t]*+```", re.DOTALL | re.MULTILINE)
 
 
 def last_boxed(text: str) -> str | None:
@@ -29,4 +30,12 @@ def last_boxed(text: str) -> str | None:
 def first_code_block(text: str) -> tuple[str, str] | None:
     """(language, code) of the first closed block in triple backticks that names its language; None without one."""
     block = _CODE.search(text)
-    return (block[1].lower(), block[2]) if block else None
+    return (block[2].lower(), _dedented(block[3], len(block[1]))) if block else None
+
+
+def _dedented(code: str, width: int) -> str:
+    """Without the fence's own indent of `width`, as CommonMark has it; code less indented than its fence keeps its own."""
+    lines = code.split("\n")
+    widths = [len(line) - len(line.lstrip(" \t")) for line in lines]
+    first = next((n for n, line in zip(widths, lines, strict=True) if line.strip()), 0)
+    return "\n".join(line[min(n, width, first) :] for n, line in zip(widths, lines, strict=True))

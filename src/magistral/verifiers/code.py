@@ -6,17 +6,22 @@ prints what looks like success has told nothing; one that forges the nonce has t
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import secrets
 import threading
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from magistral import __version__
 from magistral.errors import VerifierFailed
 from magistral.flow import Outcome, Problem, Trace, Verdict
 from magistral.verifiers.answer import first_code_block
-from magistral.verifiers.compare import same_output, same_value, told_value
+from magistral.verifiers.compare import same_output, same_value, told_line, told_value
 from magistral.verifiers.pool import Pool
 from magistral.verifiers.programs import ALIASES, CompileError, Program, ready, version
 from magistral.verifiers.sandbox.box import Box
@@ -29,6 +34,8 @@ GRACE = 1.25
 REFERENCE_S = 0.25
 """chosen: what the reference program takes on a core that needs no allowance."""
 MAX_FACTOR = 4.0
+TOLD_TIMES, TOLD_ROOM = 64, 1 << 16
+"""chosen: what a call tells may be so many times longer than what is expected, and so much; a digit takes 9 characters."""
 _REFERENCE = "n = 0\nfor i in range(2_000_000):\n    n += i & 3\n"
 _JUDGE = {End.TIMED_OUT: "timed_out", End.MEMORY: "memory_limit", End.OUTPUT: "output_limit"}
 
@@ -112,36 +119,43 @@ class CodeVerifier:
             return
         output = ran.stdout.decode(errors="replace")
         if tests.checker:
-            if not self._checked(tests.checker, test, output):
-                judging.fail("wrong_answer", f"test {i}: the checker refuses {output[:60]!r}")
+            if fault := self._checked(tests.checker, test, output):
+                judging.fail("wrong_answer", f"test {i}: {fault}")
         elif difference := same_output(output, test.expected, tests.compare or "tokens", tests.tolerance):
             judging.fail("wrong_answer", f"test {i}: {difference}")
 
     def _call(self, program: Program, tests: CodeTests, i: int, test: Test, judging: _Judging) -> None:
+        value = self._told(program, tests, i, test, judging)
+        if not judging.reason and not same_value(value, test.expected, tests.compare or "exact", tests.tolerance):
+            judging.fail("wrong_answer", f"test {i}: {_shown(test)} gives {_spelt(value)}, expected {_spelt(test.expected)}")
+
+    def _told(self, program: Program, tests: CodeTests, i: int, test: Test, judging: _Judging) -> Any:
+        """The value of a call; None, too, where a failure was noted."""
         assert test.call is not None
         nonce = secrets.token_hex(16)
         ran = self._ran(program, program.asks(nonce, i, test.call, tests.setup), tests, i, judging)
         if ran is None:
-            return
-        told = [line.partition(b" ")[2] for line in ran.stdout.split(b"\n") if line.startswith(nonce.encode())]
-        if ran.exit_code or len(told) != 1:
+            return None
+        told = told_line(ran.stdout, nonce)
+        if ran.exit_code or told is None:
             judging.fail("runtime_error", f"test {i}: {_last_line(ran) if ran.exit_code else 'ended without a result'}")
-            return
-        try:
-            value = told_value(told[0].decode(errors="replace"))
-            same = same_value(value, test.expected, tests.compare or "exact", tests.tolerance)
-        except ValueError as e:
-            judging.fail("wrong_answer", f"test {i}: the result cannot be read: {e}")
-            return
-        if not same:
-            judging.fail("wrong_answer", f"test {i}: {_shown(test.call)} gives {_spelt(value)}, expected {_spelt(test.expected)}")
+        elif len(told) > TOLD_TIMES * len(json.dumps(test.expected)) + TOLD_ROOM:
+            judging.fail("wrong_answer", f"test {i}: the result has {len(told)} characters, far more than what is expected")
+        else:
+            try:
+                return told_value(told)
+            except ValueError as e:
+                judging.fail("wrong_answer", f"test {i}: the result cannot be read: {e}")
+        return None
 
     def _ran(self, program: Program, stdin: bytes, tests: CodeTests, i: int, judging: _Judging) -> Ran | None:
         """The run if the program ended in time by itself, else None, the failure noted. Near the limit it is run again, alone."""
         limits = tests.limits.scaled(self.factor())
         longer = tests.limits.scaled(self.factor() * GRACE)
+        idle = _idle_s()
         ran = self.pool.box.run(program.command, program.folder, stdin, limits=longer)
-        if (ran.end is End.EXITED and ran.wall_s > limits.wall_s) or (ran.end is End.TIMED_OUT and _was_kept_waiting(ran)):
+        kept = ran.end is End.TIMED_OUT and was_kept_waiting(ran, _idle_s() - idle)
+        if kept or (ran.end is End.EXITED and ran.wall_s > limits.wall_s):
             limits = tests.limits.scaled(self.factor() * how_busy(self.pool.box))
             ran = self.pool.box.run(program.command, program.folder, stdin, limits=limits, alone=True)
         judging.runs.append(ran)
@@ -155,15 +169,25 @@ class CodeVerifier:
         judging.fail(_JUDGE[ran.end], f"test {i}: over {allowed[ran.end]}")
         return None
 
-    def _checked(self, checker: str, test: Test, output: str) -> bool:
-        """Raises VerifierFailed where the checker itself breaks."""
-        tests = CodeTests(tests=(Test(call=Call(function="check", args=(test.stdin, output, test.expected)), expected=True),))
-        verdict = self.judge("python", checker, tests, problem="checker")
-        if verdict.outcome is Outcome.RIGHT or verdict.judge == "wrong_answer":
-            if "gives False" not in verdict.reason and verdict.outcome is not Outcome.RIGHT:
-                raise VerifierFailed(f"the checker gave neither true nor false: {verdict.reason}")
-            return verdict.outcome is Outcome.RIGHT
-        raise VerifierFailed(f"the checker failed: {verdict.reason}")
+    def _checked(self, checker: str, test: Test, output: str) -> str:
+        """Empty if the checker takes the output, else why not. A checker may break on what is hostile: that refuses the output,
+        if it takes what is expected. Raises VerifierFailed if it does not."""
+        said = self._says(checker, test, output)
+        if isinstance(said, bool):
+            return "" if said else f"the checker refuses {output[:60]!r}"
+        if self._says(checker, test, test.expected) is not True:
+            raise VerifierFailed(f"the checker failed: {said}")
+        return f"the checker takes what is expected, and on {output[:60]!r} it {said}"
+
+    def _says(self, checker: str, test: Test, output: str) -> bool | str:
+        """What the checker gives, in a box of its own; if that is neither True nor False, what it did."""
+        asked = Test(call=Call(function="check", args=(test.stdin, output, test.expected)), expected=True)
+        tests, judging = CodeTests(tests=(asked,)), _Judging()
+        with ready(self.pool.box, "python", checker, tests, self.factor()) as program:
+            value = self._told(program, tests, 0, asked, judging)
+        if isinstance(value, bool):
+            return value
+        return f"failed: {judging.reason}" if judging.reason else f"gave {_spelt(value)}, neither True nor False"
 
     def factor(self) -> float:
         """How much slower this host is than the one that limits are meant for, at least 1; measured once."""
@@ -190,9 +214,21 @@ def _reference(box: Box, *, alone: bool = False) -> Ran:
         return box.run([python(), "-s", "-S", "{box}/main.py"], folder, limits=Limits(wall_s=30.0), alone=alone)
 
 
-def _was_kept_waiting(ran: Ran) -> bool:
-    """It did not have the processor for most of its time: it slept, or the machine was busy."""
-    return ran.cpu_s is None or ran.cpu_s < 0.9 * ran.wall_s
+def was_kept_waiting(ran: Ran, idle_s: float) -> bool:
+    """It did not have the processor for most of its time, and did not merely sleep: then `idle_s` of a core would be left."""
+    if ran.cpu_s is None:
+        return True
+    slept = ran.cpu_s < 0.05 * ran.wall_s and idle_s > 0.5 * ran.wall_s  # chosen: a core that is asked for is not half idle
+    return ran.cpu_s < 0.9 * ran.wall_s and not slept
+
+
+def _idle_s() -> float:
+    """For how long the cores that we may use have had nothing to do since the machine started; 0 where nobody says."""
+    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    with contextlib.suppress(OSError):
+        lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+        return sum(int(line[4]) for line in lines if line[0] in ours) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _last_line(ran: Ran) -> str:
@@ -207,5 +243,5 @@ def _spelt(value: object) -> str:
         return "a very long integer"
 
 
-def _shown(call: str | Call) -> str:
-    return call[:60] if isinstance(call, str) else f"{call.function}(…)"
+def _shown(test: Test) -> str:
+    return f"{test.call.function}(…)" if isinstance(test.call, Call) else str(test.call)[:60]

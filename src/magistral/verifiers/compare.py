@@ -5,33 +5,59 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice, zip_longest
 from typing import Any
 
 from magistral.verifiers.tests import Compare
 
 MAX_UNORDERED = 1000
 """chosen: items of longer collections must be spelt alike, since otherwise each is compared with each."""
+MAX_NUMBER = 2000
+"""chosen: a longer word is read as no number; the longest exact float has under 1100 characters."""
 
 
 def same_output(output: str, expected: str, how: Compare, tolerance: float) -> str:
     """Empty if they are the same, else where they differ.
 
     exact: to the letter, but for line ends and space at the very end. tokens: the words, whatever space lies between.
-    float: the words, numbers to within `tolerance`. unordered: the same lines in any order, spaces aside."""
+    float: the words, numbers to within `tolerance`. unordered: the same lines in any order, spaces aside.
+    No more of `output` is read than decides, since a program may write 16 MB."""
     if how == "exact":
         return _differ(output.replace("\r\n", "\n").rstrip(), expected.replace("\r\n", "\n").rstrip())
     if how == "unordered":
-        got, wanted = (
-            Counter(" ".join(line.split()) for line in text.splitlines() if line.strip()) for text in (output, expected)
-        )
-        odd = next(iter((got - wanted) + (wanted - got)), None)
-        return "" if odd is None else f"the line {odd[:60]!r} is written {got[odd]} times, expected {wanted[odd]} times"
-    ours, theirs = output.split(), expected.split()
-    for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+        return _differ_in_lines(output, expected)
+    for n, (a, b) in enumerate(zip_longest(_words(output), _words(expected), fillvalue=""), 1):
         if a != b and not (how == "float" and _close_words(a, b, tolerance)):
-            return f"word {i + 1} is {a[:60]!r}, expected {b[:60]!r}"
-    return "" if len(ours) == len(theirs) else f"{len(ours)} words, expected {len(theirs)}"
+            return f"word {n} is {_named(a)}, expected {_named(b)}"
+    return ""
+
+
+def _words(text: str) -> Iterator[str]:
+    return (match[0] for match in re.finditer(r"\S+", text))
+
+
+def _named(word: str) -> str:
+    return repr(word[:60]) if word else "nothing"
+
+
+def _differ_in_lines(output: str, expected: str) -> str:
+    left = Counter(_lines(expected))
+    longest = max((line.count(" ") + 1 for line in left), default=0)
+    for line in _lines(output, longest + 1):
+        left[line] -= 1
+        if left[line] < 0:
+            return f"the line {line[:60]!r} is not expected, or not so often"
+    missing = next(iter(+left), None)
+    return "" if missing is None else f"the line {missing[:60]!r} is expected once more"
+
+
+def _lines(text: str, n_words: int | None = None) -> Iterator[str]:
+    """Those that are not empty, with one space between words, of which no more than `n_words` are read."""
+    lines = (" ".join(islice(_words(match[0]), n_words)) for match in re.finditer(r"[^\r\n]+", text))
+    return filter(None, lines)
 
 
 def _differ(output: str, expected: str) -> str:
@@ -42,6 +68,8 @@ def _differ(output: str, expected: str) -> str:
 
 
 def _close_words(a: str, b: str, tolerance: float) -> bool:
+    if "_" in a or not a.isascii() or len(a) > MAX_NUMBER:  # float() takes 1_000 and digits of any script, too
+        return False
     try:
         return _close(float(a), float(b), tolerance)
     except ValueError:
@@ -49,14 +77,22 @@ def _close_words(a: str, b: str, tolerance: float) -> bool:
 
 
 def _close(a: float, b: float, tolerance: float) -> bool:
-    return (math.isnan(a) and math.isnan(b)) or a == b or abs(a - b) <= tolerance * max(1.0, abs(b))
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return a == b or (math.isnan(a) and math.isnan(b))
+    return abs(a - b) <= tolerance * max(1.0, abs(b))
+
+
+def told_line(stdout: bytes, nonce: str) -> str | None:
+    """What stands after the nonce; None unless that was written once."""
+    parts = stdout.split(f"\n{nonce} ".encode(), 2)
+    return parts[1].partition(b"\n")[0].decode(errors="replace") if len(parts) == 2 else None
 
 
 def told_value(line: str) -> Any:
     """A value as inside/call.py tells it. Raises ValueError for anything else: what comes out of a box is hostile."""
     try:
         return _untold(json.loads(line), 0)
-    except (TypeError, KeyError, IndexError, RecursionError) as e:
+    except (TypeError, KeyError, IndexError, OverflowError, RecursionError) as e:
         raise ValueError(f"{type(e).__name__}: {e}") from None
 
 
@@ -92,12 +128,12 @@ class _Pairs(list[tuple[Any, Any]]):
 def same_value(value: Any, expected: Any, how: Compare, tolerance: float) -> bool:
     """Lists and tuples are one kind (JSON has one), a set meets a list in any order, keys compare as JSON writes them,
     1, 1.0 and true are equal as in Python. Text that is expected of what is no text is read as a Python literal."""
-    if isinstance(expected, str) and not isinstance(value, str):
-        try:
+    try:
+        if isinstance(expected, str) and not isinstance(value, str):
             expected = ast.literal_eval(expected)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return False
-    return _same(value, expected, how, tolerance)
+        return _same(value, expected, how, tolerance)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # no literal; an integer too long to be spelt
+        return False
 
 
 def _same(value: Any, expected: Any, how: Compare, tolerance: float) -> bool:
@@ -105,7 +141,10 @@ def _same(value: Any, expected: Any, how: Compare, tolerance: float) -> bool:
         if not isinstance(value, _Pairs) or len(value) != len(expected):
             return False
         known = {_key(k): v for k, v in expected.items()}
-        return all(_key(k) in known and _same(v, known[_key(k)], how, tolerance) for k, v in value)
+        keys = [_key(k) for k, _ in value]
+        return known.keys() == set(keys) and all(
+            _same(v, known[key], how, tolerance) for key, (_, v) in zip(keys, value, strict=True)
+        )
     if isinstance(expected, (list, tuple, set, frozenset)):
         if not isinstance(value, (list, tuple)) or isinstance(value, _Pairs) or len(value) != len(expected):
             return False

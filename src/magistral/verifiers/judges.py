@@ -17,15 +17,16 @@ from magistral.verifiers.pool import Pool
 
 @contextmanager
 def checking(problem: str) -> Iterator[None]:
-    """A verifier that breaks says nothing of the answer: whatever it raises is VerifierFailed, with the problem's name."""
+    """A verifier that breaks says nothing of the answer: whatever it raises is VerifierFailed, with the problem's name if any."""
+    where = f"problem {problem}: " if problem else ""
     try:
         yield
     except UserError:
         raise
     except VerifierFailed as e:
-        raise VerifierFailed(f"problem {problem}: {e}") from e
+        raise VerifierFailed(f"{where}{e}") from e
     except Exception as e:  # what models write is hostile, and no verifier of ours is perfect
-        raise VerifierFailed(f"problem {problem}: {type(e).__name__}: {e}") from e
+        raise VerifierFailed(f"{where}{type(e).__name__}: {e}") from e
 
 
 class Judges:
@@ -67,8 +68,8 @@ class Judges:
         verifier = self.verifier(problem.kind)
         with checking(problem.id):
             verdict = verifier.verify(trace, problem, draw=draw)
-        if verdict.outcome is Outcome.ERROR:
-            raise VerifierFailed(f"problem {problem.id}: {verdict.reason}")
+            if verdict.outcome is Outcome.ERROR:
+                raise VerifierFailed(verdict.reason)
         return verdict
 
     async def verify_soon(self, trace: Trace, problem: Problem, *, draw: int = 0) -> Verdict:

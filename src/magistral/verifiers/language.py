@@ -14,12 +14,21 @@ MIN_LETTERS = 20
 SURE_LETTERS, SURE = 80, 0.7
 """chosen: with fewer letters the classifier must be this sure: of short texts that it gets wrong it is half sure."""
 
-# What opens and does not close ends at a blank line: so a loop of `\[ \[ \[` costs linear time.
+HIDDEN_LETTERS, PROSE = 200, 0.88
+"""chosen: where so many letters stand in formulas and code, and next to none beside, all is judged if it reads like prose: if so
+much of it, spaces aside, is letters."""
+
+# What opens and does not close hides nothing, a formula ends before a blank line and holds no opening of its own: so nothing is
+# looked at twice, and a loop of `\[ \[ \[` costs linear time.
+_ON = r"|\n(?!\s*\n)"
 _NOT_PROSE = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|\\\[.*?(?:\\\]|\n\s*\n|\Z)|\\\(.*?(?:\\\)|\n\s*\n|\Z)|\$\$.*?(?:\$\$|\n\s*\n|\Z)|\$[^$\n]*\$"
-    r"|\\begin\{(?:equation|align|gather|cases|[pbv]?matrix)\*?\}.*?(?:\\end\{[a-z]+\*?\}|\n\s*\n|\Z)|\\[a-zA-Z]+(?:\{[^{}]*\})*",
+    rf"```.*?```|`[^`\n]*+`|\\\[(?:[^\\\n]|\\[^\[\]]{_ON})*+\\\]|\\\((?:[^\\\n]|\\[^()]{_ON})*+\\\)"
+    rf"|\$\$(?:[^$\n]{_ON})*+\$\$|\$[^$\n]*+\$"
+    rf"|\\begin\{{(?:equation|align|gather|cases|[pbv]?matrix)\*?\}}(?:[^\\\n]|\\(?!begin|end){_ON})*+\\end\{{[a-z]++\*?\}}"
+    r"|\\[a-zA-Z]++(?:\{[^{}]*+\})*+",
     re.DOTALL,
 )
+_WORDS = re.compile(r"\\(?:text[a-z]*+|emph|mbox)\s*+\{([^{}]*+)\}")
 _SCRIPTS = {
     "ru": re.compile("[\u0400-\u04ff]"),
     "ar": re.compile("[\u0600-\u06ff\u0750-\u077f]"),
@@ -29,8 +38,21 @@ _SCRIPTS = {
 
 
 def prose(text: str) -> str:
-    """Text without formulas and code, on one line."""
-    return re.sub(r"\s+", " ", _NOT_PROSE.sub(" ", text)).strip()
+    """Text without formulas and code, but with the words that a formula sets as text, on one line."""
+    kept = _NOT_PROSE.sub(lambda match: f" {' '.join(_WORDS.findall(match[0]))} ", text)
+    return " ".join(kept.split())
+
+
+def _to_judge(text: str) -> str:
+    """The prose; where next to none is left of much that reads like prose, it was hidden: then the whole."""
+    left, n_letters = prose(text), _n_letters(text)
+    n_left = _n_letters(left)
+    hidden = n_left < MIN_LETTERS and n_letters - n_left > HIDDEN_LETTERS
+    return text if hidden and n_letters > PROSE * sum(not c.isspace() for c in text) else left
+
+
+def _n_letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
 
 
 class Said(NamedTuple):
@@ -49,8 +71,8 @@ class Said(NamedTuple):
 
 def judge(text: str, also: str = "en") -> Said:
     """The likeliest of LANGUAGES and `also`; another only where none of these is likely at all."""
-    text = prose(text)
-    n_letters = sum(map(str.isalpha, text))
+    text = _to_judge(text)
+    n_letters = _n_letters(text)
     n = {script: len(pattern.findall(text)) for script, pattern in _SCRIPTS.items()}
     n_wide = n["zh"] + n["ja"]
     if n_letters + 2 * n_wide < MIN_LETTERS:

@@ -107,6 +107,11 @@ def _pool(deadline_s: float, n_workers: int, require_isolation: bool) -> Pool:
     return Pool(deadline_s, n_workers=n_workers, require_isolation=require_isolation)
 
 
+def _named(text: str) -> str:
+    """Its beginning, on one line, the backslashes as they are."""
+    return f"`{' '.join(text[:80].split())}`"
+
+
 class Worker:
     """One process that forks a child for the questions. It is killed at its deadline; the next is there in milliseconds.
 
@@ -133,13 +138,13 @@ class Worker:
                 self._kill_child()
                 # with little time left, what came before is to blame
                 if str(e) == "reference" and budget.left_s > 0.9 * self.deadline_s:
-                    raise VerifierFailed(f"the reference {question[1][:80]!r} cannot be read in {self.deadline_s:g} s") from None
+                    raise VerifierFailed(f"the reference {_named(question[1])} cannot be read in {self.deadline_s:g} s") from None
                 return Equal(Outcome.TIMED_OUT, f"comparing took over {budget.left_s:.3g} s", "pool")
             finally:
                 budget.left_s -= time.monotonic() - start
             if reply is not None:
                 return reply
-        raise VerifierFailed(f"the symbolic verifier died twice over {question[0][:80]!r}")
+        raise VerifierFailed(f"the symbolic verifier died twice over {_named(question[0])}")
 
     def _ask(self, question: list[str], end: float) -> Equal | None:
         """The reply, or None if the process died. Raises TimeoutError, naming what was being read."""

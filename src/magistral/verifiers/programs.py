@@ -130,12 +130,17 @@ def _cpp(value: Any) -> str:
     if isinstance(value, int) and abs(value) >= 1 << 31:
         return f"{value}LL"
     if isinstance(value, str):
-        return "std::string(" + json.dumps(value) + ")"
+        text = value.encode(errors="replace")
+        return f'std::string("{"".join(map(_cpp_character, text))}", {len(text)})'
     if isinstance(value, list):
         return "{" + ", ".join(map(_cpp, value)) + "}"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{{{_cpp(k)}, {_cpp(v)}}}" for k, v in value.items()) + "}"
     return "{}" if value is None else repr(value)
+
+
+def _cpp_character(byte: int) -> str:
+    return chr(byte) if (chr(byte).isascii() and chr(byte).isalnum()) or byte == 32 else f"\\{byte:03o}"
 
 
 def _compiler() -> str:

@@ -93,10 +93,14 @@ class CodeTests(_Record):
 def read_tests(reference: str) -> CodeTests:
     """Raises VerifierFailed where the problem's tests cannot be read: that says nothing of an answer."""
     try:
-        data = json.loads(reference)
+        data = json.loads(reference, parse_constant=_refused)
         return CodeTests.model_validate({"tests": data} if isinstance(data, list) else data)
     except (ValueError, ValidationError, RecursionError) as e:
         raise VerifierFailed(f"the tests cannot be read: {_first(e)}") from None
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is no JSON: what is expected must be a finite number")
 
 
 def _first(error: Exception) -> str:

@@ -15,7 +15,7 @@ import pytest
 from magistral.errors import UserError
 from magistral.verifiers.pool import PACKAGES
 from magistral.verifiers.sandbox.box import Box
-from magistral.verifiers.sandbox.host import find_host, python, weaker
+from magistral.verifiers.sandbox.host import find_host, python, scratch, sweep, weaker
 from magistral.verifiers.sandbox.limits import End, Limits, Ran, Tier
 
 TIERS = [Tier.FULL, Tier.BUBBLEWRAP, Tier.UID]
@@ -206,3 +206,19 @@ def test_two_boxes_never_share_a_user_id() -> None:
     with Box(2, host=host) as a, Box(2, host=host) as b:
         taken = [box._slots.get().number for box in (a, a, b, b)]
     assert len(set(taken)) == 4
+
+
+def test_where_the_kernel_counts_memory_the_program_s_own_word_for_it_is_nothing(box: Box) -> None:
+    ran = run(box, "import sys; sys.exit('out of memory')")
+    assert ran.end is (End.EXITED if box.host.tier is Tier.FULL else End.MEMORY)
+
+
+def test_the_folders_of_a_killed_process_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, ours, other = (scratch() / name for name in (f"box-{ended.pid}-a", f"box-{os.getpid()}-a", "stdc++-a"))
+    for folder in (left, ours, other):
+        (folder / "in").mkdir(parents=True)
+    sweep()
+    assert [folder.exists() for folder in (left, ours, other)] == [False, True, True]

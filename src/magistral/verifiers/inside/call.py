@@ -4,6 +4,8 @@ A value is JSON: None, booleans and text as they are; ["i", "12"], ["f", "0.5"],
 a list, ["t", …] a tuple, ["s", …] a set, ["d", [key, value], …]. What is right is known outside only.
 """
 
+import __future__
+
 import builtins
 import json
 import os
@@ -11,6 +13,8 @@ import sys
 
 DEEPEST = 64
 SEVERAL = {list: "l", tuple: "t", set: "s", frozenset: "s"}
+NO_ANNOTATIONS = __future__.annotations.compiler_flag
+"""Annotations are not evaluated, so that a forgotten `from typing import List` is forgiven."""
 LAZY = ("range", "dict_keys", "dict_values", "dict_items", "deque")
 
 
@@ -45,9 +49,10 @@ def main() -> None:
     given = json.loads(sys.stdin.readline())
     channel = os.dup(1)
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
-    names = {"__name__": "solution", "__builtins__": builtins}
+    solution = sys.modules["solution"] = type(sys)("solution")  # a dataclass looks its module up
+    names = solution.__dict__
     with open(__file__.replace("call.py", "main.py"), "rb") as file:
-        exec(compile(file.read(), "main.py", "exec"), names)
+        exec(compile(file.read(), "main.py", "exec", flags=NO_ANNOTATIONS), names)
     exec(compile(given["setup"], "setup.py", "exec"), names)
     call = given["call"]
     value = eval(call, names) if isinstance(call, str) else eval(call["function"], names)(*call["args"], **call["kwargs"])

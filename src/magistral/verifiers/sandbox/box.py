@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 
 from magistral.errors import UserError, VerifierFailed
 from magistral.verifiers.sandbox.cgroup import EMPTY_LIMIT_S, Cgroup
-from magistral.verifiers.sandbox.host import Host, find_host, scratch
+from magistral.verifiers.sandbox.host import Host, find_host, scratch, sweep
 from magistral.verifiers.sandbox.limits import End, Limits, Ran, Tier
 from magistral.verifiers.sandbox.start import Launcher, LauncherDied, Started, boxed, limited, memory_file, take_uid, work_folder
 from magistral.verifiers.sandbox.watch import Seen, watch
@@ -52,6 +52,7 @@ class Box:
             raise UserError(
                 f"code cannot be kept from your files here: {self.host.why}. Install bubblewrap, or use a container as root"
             )
+        sweep()
         self.n_slots = n_slots or len(os.sched_getaffinity(0))
         self._slots: queue.Queue[_Slot] = queue.Queue()
         self._turn = threading.Lock()
@@ -76,7 +77,7 @@ class Box:
     @contextmanager
     def folder(self, files: dict[str, bytes]) -> Iterator[Path]:
         """A folder of files for a program to see, for as long as it is open."""
-        path = Path(tempfile.mkdtemp(prefix="box-", dir=scratch()))
+        path = Path(tempfile.mkdtemp(prefix=f"box-{os.getpid()}-", dir=scratch()))
         try:
             path.chmod(0o755)
             for name, content in files.items():
@@ -136,8 +137,11 @@ class Box:
                 said = seen.stderr.decode(errors="replace").strip()[-200:]
                 raise VerifierFailed(f"the box ({self.host.tier!s}) failed: {said or f'exit code {seen.exit_code}'}")
             code = 137
-        said_so = end is End.EXITED and code and any(word in seen.stderr for word in _NO_MEMORY)
-        if said_so or (group is not None and group.ran_out_of_memory()):
+        if group is not None:
+            no_memory = group.ran_out_of_memory()
+        else:  # nobody counts but the program itself
+            no_memory = end is End.EXITED and bool(code) and any(word in seen.stderr for word in _NO_MEMORY)
+        if no_memory:
             end = End.MEMORY
         return Ran(
             end=end, exit_code=128 - code if code < 0 else code, stdout=seen.stdout, stderr=seen.stderr, wall_s=wall_s,

@@ -125,3 +125,10 @@ def scratch() -> Path:
     if path.is_symlink() or facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
         raise UserError(f"{path} belongs to somebody else or may be written by others: remove it, or set TMPDIR")
     return path
+
+
+def sweep() -> None:
+    """Take away what processes that ended without tidying up left: the second word of a folder's name is its process's id."""
+    for folder in [*scratch().glob("box-*-*"), *scratch().glob("work-*-*")]:
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)

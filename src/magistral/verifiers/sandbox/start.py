@@ -88,7 +88,7 @@ def memory_file(content: bytes) -> Iterator[int]:
 @contextmanager
 def work_folder(uid: int | None) -> Iterator[str]:
     """Where a program that has no file system of its own may write; its user's alone."""
-    path = tempfile.mkdtemp(prefix="work-", dir=scratch())
+    path = tempfile.mkdtemp(prefix=f"work-{os.getpid()}-", dir=scratch())
     if uid is not None:
         os.chown(path, uid, uid)
     try:
