@@ -18,7 +18,9 @@ def command(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE|FILE", help="A recipe that has a section for curation, or a file of problems (JSONL, CSV, Parquet)."
+            metavar="RECIPE|FILE",
+            help="A recipe that has a section [curation], a file of problems (JSONL, CSV, TSV, Parquet), or a data set of the "
+            "Hugging Face hub as hf:OWNER/NAME@REVISION?split=train.",
         ),
     ],
     out: Out,

@@ -13,7 +13,8 @@ from itertools import count
 from pathlib import Path
 
 from magistral.curation.sources import gpqa, livecodebench, programs
-from magistral.curation.sources.files import Layout, Row, needed, read_problems, read_rows
+from magistral.curation.sources.base import Row
+from magistral.curation.sources.files import Layout, needed, read_problems, read_rows
 from magistral.errors import UserError
 from magistral.flow import Problem
 from magistral.registry import Registry
