@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from magistral.curation.distill import Distiller, Tally, balance
+from magistral.curation.distill import Distiller
+from magistral.curation.traces import Sieve, Tally, balance
 from magistral.engines.ask import Asker
 from magistral.engines.base import BudgetSpent, Request
 from magistral.engines.http import Budget, HttpEngine
@@ -38,7 +39,8 @@ def solve(question: str, seed: int) -> tuple[str, str]:
 
 
 def distiller(asker: Asker, scorer: Scorer, settings: Distill = SETTINGS) -> Distiller:
-    return Distiller(settings, asker, scorer.score, byte_tokenizer().encode, teacher="t", temperature=0.7)
+    sieve = Sieve(settings, byte_tokenizer().encode, teacher="t", temperature=0.7)
+    return Distiller(sieve, asker, scorer.score)
 
 
 def scorer() -> Scorer:
@@ -141,7 +143,7 @@ def test_a_budget_ends_the_asking_keeps_what_came_and_may_be_raised(tmp_path: Pa
             some = distiller(asker, s)
             with pytest.raises(BudgetSpent):
                 some.distil(PROBLEMS, tmp_path)
-            assert 0 < some.tally.asked < 30
+            assert 0 < some.sieve.tally.asked < 30
         n_before = sum(endpoint.answered.values())
         with http_asker(endpoint, free()) as asker:
             tally = distiller(asker, s).distil(PROBLEMS, tmp_path)
