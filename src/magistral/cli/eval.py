@@ -16,7 +16,6 @@ from magistral.cli.wiring import (
     Threads,
     load,
     progress,
-    prompter,
     read_recipe,
     scorer_of,
     unfinished,
@@ -169,34 +168,13 @@ def _held_out(recipe: Path, out: Path, model: str | None, resume: bool, set_: li
         if folder is None:
             return
         loaded, tokenizer, _, held_out = load("eval", checked, model, threads)
-        from magistral.engines.native.engine import NativeEngine, Request
+        from magistral.cli.held_out import Exam
         from magistral.eval.run import run_eval
-        from magistral.pipeline.growing import completion_of
-        from magistral.pipeline.ledger import seed_of
 
-        e, prompt_of = checked.eval, prompter(checked, tokenizer)
-        engine = NativeEngine(
-            loaded, tokenizer.eos, n_slots=checked.engine.n_slots, window=checked.model.window, weights=checked.engine.weights
-        )
-        del loaded
-        requests = [
-            (p, Request(
-                prompt=prompt_of(p), seeds=tuple(seed_of(checked.seed, "eval", p.id, i) for i in range(e.n_runs)),
-                max_tokens=e.max_tokens, temperature=e.temperature, top_p=e.top_p, key=ordinal,
-            ))
-            for ordinal, p in enumerate(held_out)
-        ]  # fmt: skip
-        with (
-            scorer_of(checked, tokenizer) as scorer,
-            progress(f"eval: {name}", len(requests) * e.n_runs) as advance,
-        ):
-            result = run_eval(
-                checked,
-                engine,
-                requests,
-                lambda w, p, group: scorer.score(completion_of(w, p, group, tokenizer.decode)),
-                folder,
-                on_written=advance,
-            )
+        with scorer_of(checked, tokenizer) as scorer:
+            exam = Exam(checked, loaded, tokenizer, held_out, scorer)
+            del loaded
+            with progress(f"eval: {name}", exam.n_completions) as advance:
+                result = run_eval(checked, exam.engine, exam.requests, exam.judge, folder, on_written=advance)
     for score, s in result["scores"].items():
         typer.echo(f"{score:12} {s['value']:8.3f}  [{s['low']:.3f}, {s['high']:.3f}]")
