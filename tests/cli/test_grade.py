@@ -32,7 +32,7 @@ def test_a_file_is_judged_line_by_line() -> None:
 def test_a_line_that_cannot_be_judged_is_told_and_leaves_with_1() -> None:
     ran = magistral("grade", "-", stdin="no json\n")
     assert (ran.returncode, json.loads(ran.stdout)["verdict"]) == (1, "error")
-    assert "1 lines could not be judged" in ran.stderr
+    assert "1 line could not be judged: its reason is where the verdict is error" in ran.stderr
 
 
 def test_one_pair_is_explained() -> None:

@@ -27,7 +27,10 @@ def command(
         typer.Option("--from-run", metavar="RUN", help="Ask nobody: take what this run of `magistral rl` wrote and judged."),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option("--budget", min=0, help="Spend no more than this in all, instead of what the recipe says.")
+        float | None,
+        typer.Option(
+            "--budget", metavar="AMOUNT", min=0, help="Spend no more than this in all, instead of what the recipe says."
+        ),
     ] = None,
     resume: Resume = False,
     set_: Set = None,
@@ -35,8 +38,9 @@ def command(
 ) -> None:
     """Ask a teacher for completions of the recipe's problems; keep the right ones as traces for `magistral sft`.
 
-    MODEL is a model's folder, smollm2, a run, or NAME=URL: an OpenAI- or Mistral-style endpoint. --resume goes on after any
-    crash, or with a higher --budget, and asks nothing twice."""
+    MODEL is a model's folder, smollm2, a run, or NAME=URL: an OpenAI- or Mistral-style endpoint.
+
+    --resume goes on after any crash, or with a higher --budget, and asks nothing twice."""
     checked = read_recipe(recipe, set_)
     from magistral.errors import RecipeError, UserError
 

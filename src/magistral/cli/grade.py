@@ -34,11 +34,15 @@ def command(
     """Judge one pair, or every line of a JSONL file, and print a line of JSON for each, in order.
 
     Leaves with 0 if every line was judged, 1 if the verdict of any is "error", 2 if something cannot be done as asked."""
+    from magistral.registry import nearest
+    from magistral.verifiers import VERIFIERS
     from magistral.verifiers.grade import grade
     from magistral.verifiers.judges import Judges
 
     if file is None and answer is None and completion is None and source is None:
         raise UserError("nothing to judge: give a FILE, or --reference with --answer or --completion, or --tests with --source")
+    if kind not in VERIFIERS:
+        raise UserError(f"--kind {kind}: {nearest(kind, VERIFIERS)}")
     one = {
         "kind": kind, "reference": reference or "", "answer": answer, "completion": _text(completion), "question": question,
         "source": _text(source), "language": language, "tests": _json(tests),
@@ -51,7 +55,8 @@ def command(
             text = _spelt(told) if explain and not file else json.dumps(told, ensure_ascii=False)
             typer.echo(text.encode(errors="backslashreplace").decode())  # half a surrogate pair cannot be printed
     if n_errors and file:
-        raise RunFailed(f"{n_errors} lines could not be judged: their reasons are in the lines whose verdict is error")
+        lines_, their = ("line", "its reason is") if n_errors == 1 else ("lines", "their reasons are")
+        raise RunFailed(f"{n_errors} {lines_} could not be judged: {their} where the verdict is error")
     if n_errors:
         raise RunFailed("the pair could not be judged")
 
