@@ -47,6 +47,12 @@ def test_nothing_to_judge_says_what_to_give() -> None:
     assert ran.stderr.startswith("magistral: error: nothing to judge: give a FILE")
 
 
+def test_a_kind_that_there_is_not_is_named_with_the_nearest() -> None:
+    ran = magistral("grade", "--kind", "maths", "--reference", "5", "--answer", "5")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("magistral: error: --kind maths: did you mean 'math'?")
+
+
 def test_a_grader_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("magistral.verifiers.bench.installed", lambda: ["magistral"])
     with pytest.raises(UserError, match="math-verify is not installed here: pip install math-verify first"):
