@@ -48,7 +48,7 @@ class Exam:
     def judge(self, written: Written, problem: Problem, group: int) -> Scored:
         return self.scorer.score(completion_of(written, problem, group, self.tokenizer.decode))
 
-    def solved(self, weights: Mapping[str, Tensor], step: int, *, on_written: Callable[[int], None]) -> float:
+    def solved(self, weights: Mapping[str, Tensor], step: int, *, on_written: Callable[[Sequence[Written]], None]) -> float:
         """pass@1 with these weights in the place of those that the engine holds."""
         self.engine.load(weights, step)
         judged, _ = ask_and_judge(self.engine, self.requests, self.judge, on_written=on_written)

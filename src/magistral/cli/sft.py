@@ -70,7 +70,7 @@ def command(
                     advance(1, f"loss {report.values['loss']:.3f}{solved}")
                     mirror_step(report)
 
-                look = partial(exam.solved, on_written=lambda n: advance(0, "looking: answering problems")) if exam else None
+                look = partial(exam.solved, on_written=lambda _: advance(0, "looking: answering problems")) if exam else None
                 run_sft(checked, loaded, tokenizer, traces, folder, Outside(on_step=on_step, solved=look))
 
 

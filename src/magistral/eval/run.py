@@ -1,16 +1,22 @@
-"""`magistral eval`: held-out problems in, completions, verdicts and scores out."""
+"""`magistral eval RECIPE`: held-out problems in, completions, verdicts and scores out.
+
+written.jsonl   each completion the moment it is finished, so that a killed run asks for nothing twice; gone when all is judged
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from magistral.engines.base import Engine, Request, Written
+from magistral.engines.base import Begun, Engine, Request, Written
 from magistral.engines.beside import beside
 from magistral.errors import RunFailed, VerifierFailed
+from magistral.eval.ask import Key
 from magistral.eval.scores import by_family, scores
+from magistral.eval.store import Lines
 from magistral.flow import Problem, Scored
 from magistral.log import RunFolder, plain, write_atomically
 from magistral.recipe import Recipe
@@ -20,7 +26,7 @@ Judge = Callable[[Written, Problem, int], Scored]
 
 
 def ask_and_judge(
-    engine: Engine, requests: Sequence[tuple[Problem, Request]], judge: Judge, *, on_written: Callable[[int], None]
+    engine: Engine, requests: Sequence[tuple[Problem, Request]], judge: Judge, *, on_written: Callable[[Sequence[Written]], None]
 ) -> tuple[list[Scored], int]:
     """All completions by group and index, judged beside the writing, and how many no verifier could judge.
 
@@ -34,7 +40,7 @@ def ask_and_judge(
     def written() -> Iterator[Written]:
         while not engine.idle:
             done = engine.step()
-            on_written(len(done))
+            on_written(done)
             yield from done
 
     def judged(one: Written) -> Scored | None:
@@ -63,7 +69,20 @@ def run_eval(
 
     Raises RunFailed where nothing could be judged."""
     start = time.perf_counter()
-    judged, n_dropped = ask_and_judge(engine, requests, judge, on_written=on_written)
+    file = folder.path / "written.jsonl"
+    with Lines(file) as kept:
+        known = {(row["problem_id"], row["index"]): _begun(row) for row in kept}
+
+        def keep(done: Sequence[Written]) -> None:
+            for one in done:
+                name = asked[one.request.key], one.index
+                if name not in known:
+                    kept.add(_row(name, one))
+            on_written(len(done))
+
+        asked = {request.key: problem.id for problem, request in requests}
+        left = [(problem, _going_on(problem, request, known)) for problem, request in requests]
+        judged, n_dropped = ask_and_judge(engine, left, judge, on_written=keep)
     folder.write_traces("eval", judged, step=0)
     result = {
         "model": folder.info()["model"],
@@ -76,4 +95,21 @@ def run_eval(
         "by_family": by_family(judged, recipe.eval.n_runs),
     }
     write_atomically(folder.path / "eval.json", json.dumps(plain(result), indent=1) + "\n")
+    file.unlink()
     return result
+
+
+def _going_on(problem: Problem, request: Request, known: Mapping[Key, Begun]) -> Request:
+    """The request with what is known of its completions: the engine gives those back at once."""
+    begun = tuple(known.get((problem.id, i), Begun()) for i in range(len(request.seeds)))
+    return replace(request, begun=begun) if any(b.tokens for b in begun) else request
+
+
+def _row(name: Key, one: Written) -> dict[str, Any]:
+    return {
+        "problem_id": name[0], "index": name[1], "tokens": one.tokens, "logprobs": one.logprobs, "versions": one.versions,
+    }  # fmt: skip
+
+
+def _begun(row: Mapping[str, Any]) -> Begun:
+    return Begun(tokens=tuple(row["tokens"]), logprobs=tuple(row["logprobs"]), versions=tuple(row["versions"]))
