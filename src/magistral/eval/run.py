@@ -72,6 +72,7 @@ def run_eval(
     file = folder.path / "written.jsonl"
     with Lines(file) as kept:
         known = {(row["problem_id"], row["index"]): _begun(row) for row in kept}
+        asked = {request.key: problem.id for problem, request in requests}
 
         def keep(done: Sequence[Written]) -> None:
             for one in done:
@@ -80,7 +81,6 @@ def run_eval(
                     kept.add(_row(name, one))
             on_written(len(done))
 
-        asked = {request.key: problem.id for problem, request in requests}
         left = [(problem, _going_on(problem, request, known)) for problem, request in requests]
         judged, n_dropped = ask_and_judge(engine, left, judge, on_written=keep)
     folder.write_traces("eval", judged, step=0)
