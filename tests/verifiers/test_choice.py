@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -62,6 +63,19 @@ def test_an_answer_names_one_option(answer: str, reference: str, outcome: Outcom
 def test_the_box_counts_and_without_it_the_last_answer_line(summary: str, outcome: Outcome) -> None:
     problem = Problem(id="p", question="?", reference="B", kind="choice")
     assert VERIFIER.verify(parse(f"<think>A</think>{summary}"), problem).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    "summary",
+    ["\n" * 60_000, "answer" + " " * 60_000, r"\boxed{" * 20_000, rf"\boxed{{A) {',' * 4000}}}", rf"\boxed{{\text{' ' * 4000}b}}",
+     rf"\boxed{{é{' ' * 4000}b}}"],
+    ids=["lines", "spaces after the word", "boxes", "commas", "spaces in a command", "spaces before a letter"],
+)  # fmt: skip
+@pytest.mark.parametrize("reference", ["B", OPTIONS], ids=["a letter", "options"])
+def test_long_answers_are_read_at_once(summary: str, reference: str) -> None:
+    start = time.process_time()
+    VERIFIER.verify(parse(f"<think>A</think>{summary}"), Problem(id="p", question="?", reference=reference, kind="choice"))
+    assert time.process_time() - start < 2  # some milliseconds
 
 
 def test_each_completion_has_its_own_order_and_its_key_follows() -> None:

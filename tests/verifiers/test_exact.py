@@ -24,7 +24,7 @@ from magistral.verifiers.spelling import normalise
         (r"1\,234\,567", Fraction(1234567)),
         ("1{,}234.5", Fraction(2469, 2)),
         ("58 500", Fraction(58500)),
-        (r"\$18.90", Fraction(189, 10)),
+        (r"$18.90$", Fraction(189, 10)),
         (r"\frac14", Fraction(1, 4)),
         (r"\dfrac{-1}{4}", Fraction(-1, 4)),
         (r"-\tfrac 59", Fraction(-5, 9)),

@@ -217,7 +217,8 @@ def test_a_unit_may_be_left_out_if_the_question_names_it(verifier: MathVerifier)
     assert verifier.compare("18eggs", "18", question=question).outcome is Outcome.WRONG
     assert verifier.compare("5 squared", "5", question="What is 5 squared?").outcome is not Outcome.RIGHT
     assert verifier.compare(r"18\text{ ducks}", "18", question=question).outcome is Outcome.UNPARSABLE
-    assert verifier.compare(r"18\text{ thousand}", "18", question="How many thousand?").outcome is Outcome.UNPARSABLE
+    assert verifier.compare(r"18\text{ thousand}", "18", question="How many thousand?").outcome is Outcome.WRONG
+    assert verifier.compare(r"18\text{ thirds}", "18", question="How many thirds?").outcome is Outcome.UNPARSABLE
 
 
 @pytest.mark.parametrize(
@@ -245,6 +246,12 @@ def test_a_reference_that_cannot_be_read_is_no_judgement(verifier: MathVerifier,
 def test_an_answer_that_computer_algebra_fails_on_is_no_way_out_of_being_judged(verifier: MathVerifier) -> None:
     verdict = verifier.compare(r"\sin\infty\sin\overline{\}", r"x+\sqrt{2}")
     assert (verdict.outcome, verdict.reason.split(":")[0]) == (Outcome.UNPARSABLE, "the answer cannot be compared")
+
+
+def test_answers_that_take_the_memory_spoil_no_later_judgement(verifier: MathVerifier) -> None:
+    for k in range(40):
+        verifier.compare(f"x+(2^{{99999}})^{{{90 - k}}}", "x+1")
+    assert verifier.compare(r"\sin(2y)", r"2\sin y\cos y").outcome is Outcome.RIGHT
 
 
 def test_an_answer_that_is_too_long_is_unparsable_and_not_read() -> None:

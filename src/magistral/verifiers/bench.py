@@ -55,7 +55,7 @@ REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("itself", lambda r: r),
     ("other fractions and brackets", lambda r: r.replace("\\frac", "\\dfrac").replace("\\left", "").replace("\\right", "")),
     ("dollars around it", lambda r: f"${r}$"),
-    ("spaces within", lambda r: r.replace(",", ", ").replace("=", " = ").replace("+", " + ")),
+    ("spaces within", lambda r: re.sub(r",(?!\d{3}(?!\d))", ", ", r).replace("=", " = ").replace("+", " + ")),
     ("a final point", lambda r: f"{r}."),
     ("an integer as a fraction", lambda r: f"\\frac{{{2 * int(r)}}}{{2}}" if r.lstrip("-").isdecimal() and r.isascii() else r),
     ("roots and fractions without braces", lambda r: re.sub(r"\\(sqrt|frac)\{(\d)\}(?:\{(\d)\})?", r"\\\1 \2 \3", r)),

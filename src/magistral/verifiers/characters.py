@@ -7,18 +7,31 @@ import unicodedata
 
 _SIGNS = str.maketrans(
     dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-")
-    | {"\u066b": ".", "\u066c": ",", "\u066a": "%", "\u3001": ",", "\u2044": "/", "\u2215": "/", "\u00ba": r"^\circ "}
+    | {
+        "\u066b": ".",
+        "\u066c": ",",
+        "\u066a": "%",
+        "\u3001": ";",
+        "\u060c": ";",
+        "\u2044": "/",
+        "\u2215": "/",
+        "\u00ba": r"^\circ ",
+    }
     | {"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "°": r"^\circ "}
     | {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": "=", "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ", "…": r"\ldots "}
     | {"∪": r"\cup ", "∩": r"\cap ", "ℝ": r"\mathbb{R}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "∠": r"\angle "}
 )
 _RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b\u207f]+")
 _LOWERED = re.compile("[\u2080-\u208b]+")
+_WIDE_COMMA = re.compile(r"\uff0c(?!\d{3}(?!\d))")
+"""Beside three digits it may stand for thousands."""
 _MONEY = (("€", "euros"), ("£", "gbp"), ("¥", "yen"))
 
 _DIGITS = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
 _UNITS = {"十": 10, "百": 100, "千": 1000}
 _GROUPS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12}
+_LARGEST = 10**40
+"""chosen: nobody writes more than that with 万 and 亿."""
 _WHOLE = f"[{''.join([*_DIGITS, *_UNITS, *_GROUPS])}]+"
 _CHINESE = re.compile(rf"([负負-]?)(?:(百分之)?({_WHOLE})(?:[点點]([{''.join(_DIGITS)}]+))?|({_WHOLE})分之({_WHOLE}))")
 
@@ -33,9 +46,10 @@ def plain_characters(text: str) -> str:
         return number
     text = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
     text = _LOWERED.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
+    text = _WIDE_COMMA.sub(";", text).strip()
     for sign, name in _MONEY:
-        money = re.fullmatch(rf"\s*{sign}\s*(.+)|(.+?)\s*{sign}\s*", text)
-        text = f"{money[1] or money[2]}\\text{{ {name}}}" if money else text
+        if text != sign and (text.startswith(sign) or text.endswith(sign)):
+            text = f"{text.removeprefix(sign).removesuffix(sign).strip()}\\text{{{name}}}"
     return "".join(map(_plain, text.translate(_SIGNS))).translate(_SIGNS)
 
 
@@ -85,4 +99,6 @@ def _whole(text: str) -> int | None:
             section, digit, last = section + (digit or 1) * _UNITS[c], 0, _UNITS[c]
         else:
             total, section, digit, last = (total + section + digit) * _GROUPS[c], 0, 0, 10**16
+            if total > _LARGEST:
+                return None
     return total + section + digit

@@ -18,10 +18,12 @@ from magistral.verifiers.pool import Pool
 from magistral.verifiers.spelling import normalise
 
 LETTERS = "ABCDEFGHIJKLMNOP"
+MAX_CHARACTERS = 4096
+"""chosen: no option is longer."""
 _WORDS = r"(?:option|choice|answer|the answer is)\s*:?\s*"
 _LETTER = re.compile(rf"(?:{_WORDS})?[(\[]?([A-Pa-p])(?:[)\].:]+\s*(.*)|\s*)", re.DOTALL | re.IGNORECASE)
-_HEDGE = re.compile(r"(?:\b(?:or|and)\b|[,;/&])\W*[A-P](?![a-z])")
-_LINE = re.compile(r"^\W*(?:final\s+)?answer\W*(?:is\W+)?(\S.*)$", re.IGNORECASE | re.MULTILINE)
+_HEDGE = re.compile(r"(?:\b(?:or|and)\b|[,;/&])\s*+[(\[]?[A-P](?![a-z])")
+_LINE = re.compile(r"^[^\w\n]*+(?:final[ \t]+)?answer[^\w\n]*+(?:is[^\w\n]++)?(\S.*)$", re.IGNORECASE | re.MULTILINE)
 _DRESS = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox|mathsf)\s*\{([^{}]*)\}")
 
 
@@ -59,7 +61,9 @@ class ChoiceVerifier:
         """A bare answer: a letter, a letter with its option, or an option's own text. Two letters are no answer."""
         start = time.perf_counter()
         key, options = read_key(reference)
-        if not key:
+        if len(answer) > MAX_CHARACTERS:
+            outcome, reason, said = Outcome.UNPARSABLE, f"the answer has {len(answer)} characters, over {MAX_CHARACTERS}", ""
+        elif not key:
             outcome, reason, said = Outcome.ERROR, f"the reference {reference[:80]!r} is no letter", ""
         else:
             said = _letter(answer, options)

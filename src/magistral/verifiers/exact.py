@@ -16,7 +16,7 @@ _DECIMAL = re.compile(rf"([+-]?)({_PLAIN})(?:[eE]([+-]?\d{{1,3}})|(?:\\times|\\c
 _POWER_OF_TEN = re.compile(r"([+-]?)10\^(?:\{([+-]?\d{1,3})\}|(\d))")
 _REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\{(\d+)\}|\((\d+)\))")
 _FRACTION = re.compile(rf"([+-]?)(\d*) ?\\frac\{{([+-]?{_PLAIN})\}}\{{([+-]?{_PLAIN})\}}")
-_SLASH = re.compile(rf"([+-]?)(?:(\d+) )?({_PLAIN})/({_PLAIN})")
+_SLASH = re.compile(rf"([+-]?)(?:(\d+) )?({_PLAIN})[/:]({_PLAIN})")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:([, ])\d{3})(?:\1\d{3})*(?:\.\d+)?")
 
 
@@ -29,8 +29,8 @@ class Number:
 
 
 def read_number(text: str) -> Number | None:
-    r"""Integer, decimal, scientific, repeating, fraction, mixed number, percentage, thousands by comma or space, in `normalise`d
-    text; None for anything else.
+    r"""Integer, decimal, scientific, repeating, fraction, ratio, mixed number, percentage, thousands by comma or space, in
+    `normalise`d text; None for anything else.
 
     Example: read_number(r"-1\frac{4}{5}") is Number(Fraction(-9, 5))"""
     if len(text) > MAX_CHARACTERS:

@@ -21,7 +21,8 @@ from magistral.verifiers.answer import last_boxed
 from magistral.verifiers.exact import Number, equal_numbers, read_number
 from magistral.verifiers.pool import Budget, Pool
 from magistral.verifiers.shape import Shape, shape_of, split_equation
-from magistral.verifiers.spelling import is_name, may_be_left_out, normalise, split_unit, word
+from magistral.verifiers.spelling import is_label, is_name, normalise, said, word
+from magistral.verifiers.units import may_be_left_out, split_unit
 
 MAX_CHARACTERS = 4096
 """chosen: no honest answer is longer, and parsing takes more than linear time."""
@@ -32,18 +33,20 @@ MAX_UNORDERED = 16
 
 _WITHIN = re.compile(r"(.+) to within (\d{1,9}(?:\.\d{1,9})?(?:[eE]-?\d{1,2})?)", re.DOTALL)
 """A reference that says itself how far off a number may be, as "4.2 to within 0.1"."""
-_BASE = re.compile(r"([0-9A-Z]+)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))")
+_BASE = re.compile(r"\(?([0-9A-Z]*\d[0-9A-Z]*)\)?_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))")
 _DECIMAL_COMMA = re.compile(r"([+-]?\d+|[+-]?\d{1,3}(?:[. ]\d{3})+),(\d+|\d*\(\d+\))((?:%|\\text\{[^{}]*\}| ?[a-zA-Z]{2,})?)")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
 _TIMES = re.compile(r"(?<![_^\d.])(\d+(?:\.\d+)?)\(")
 """The grammar takes `2(3)` for a sum."""
-_NO_FORMULA = re.compile(r"(?<!_)\d \d|\d_|[,:;?…]|\\ldots|\\text\{[^}]* |[<>]|\\[lg]e(?![a-z])")
+_NO_FORMULA = re.compile(r"(?<!_)\d \d|\d_|[,:;?…'\"]|\\mathbb|\\ldots|\\text\{[^}]* |[<>]|\\[lg]e(?![a-z])")
 
+_DEGREES = re.compile(r"\^(?:\{\\circ\}|\\circ ?)")
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _TOO_LARGE = re.compile(
     r"\^[({]*\d{6}|\^[({]+[^{}()a-zA-Z\\]*\d\^|\d{5,}\)*!|\d{2,}!\)+!|\^\{?\d+\}?\)*!|\\binom\{[^{}]*(?:\^|\d{5})"
 )
 """Powers in an exponent of numbers, factorials of what is long: numbers that no computer holds."""
-_NOT_DONE = re.compile(r"\\(?:i{1,3}nt|oint|lim|sum|prod)(?![a-zA-Z])")
+_NOT_DONE = re.compile(r"\\(?:i{1,3}nt|oint|lim|sum|prod|partial|pmod)(?![a-zA-Z])|\\frac\{d\}|\\frac\{\\text\{d\}\}")
 """What is still to be worked out."""
 
 
@@ -106,8 +109,8 @@ class _Comparison:
 
     def __init__(self, pool: Pool, question: str, within: Fraction) -> None:
         self.pool = pool
-        self.question = question
         self.within = within
+        self.words = frozenset(re.findall(r"[^\W\d_]{3,}", question.lower()))
         self.budget = Budget(pool.deadline_s)
 
     def values(self, a: str, r: str) -> Judged:
@@ -117,10 +120,12 @@ class _Comparison:
         if a_number and r_number:
             return _said(equal_numbers(a_number, r_number), a, r)
         if (wanted := word(r)) is not None:
-            return _said(word(a) == wanted, a, r)
-        a_shape, r_shape = shape_of(a) if r_number or not a_number else None, shape_of(r) if not r_number else None
-        if r_shape and a_number:
-            a_shape = shape_of(a)  # 1,234 beside a list is a list
+            return _said(word(a) == wanted or (len(wanted) > 1 and said(a) == wanted), a, r)
+        if a.startswith("\\text{") and len(told := word(a) or "") > 1 and told == said(r):
+            return _said(told == said(r), a, r)
+        a_shape, r_shape = self._shape(a, a_number), self._shape(r, r_number)
+        if (r_shape and a_number) or (a_shape and r_number):
+            a_shape, r_shape = shape_of(a), shape_of(r)  # 1,234 beside a list is a list
         if a_shape and r_shape:
             return self._parts(a_shape, r_shape, f"{a} is not {r}")
         if r_shape is None and (number := _decimal_comma(a)) is not None:
@@ -135,9 +140,13 @@ class _Comparison:
         number = read_number(r)
         return number and replace(number, tolerance=max(number.tolerance, self.within))
 
+    def _shape(self, text: str, number: Number | None) -> Shape | None:
+        """None for a number, with a unit as without: `1,234 cm` is no list."""
+        value, unit = split_unit(text, self.words)
+        return None if number or (unit and read_number(value)) else shape_of(text)
+
     def _parts(self, a: Shape, r: Shape, unlike: str) -> Judged:
-        both_said = a.brackets and r.brackets and a.brackets != r.brackets
-        if a.kind != r.kind or both_said or len(a.parts) != len(r.parts):
+        if not a.meets(r):
             return Judged(Outcome.WRONG, unlike, "exact")
         pairs = [self.values(x, y) for x, y in zip(a.parts, r.parts, strict=True)]
         if a.ordered or r.ordered or len(r.parts) > MAX_UNORDERED or all(p.outcome is Outcome.RIGHT for p in pairs):
@@ -155,7 +164,7 @@ class _Comparison:
         if len(r) > 2:
             return Judged(Outcome.ERROR, f"the reference {' = '.join(r)} is a chain of equations", "exact")
         if len(r) == 1:
-            links = a[1:] if len(a) > 1 and is_name(a[0]) else a
+            links = a[1:] if len(a) > 1 and is_label(a[0]) else a
             links = a[:1] if len(a) == 2 and is_name(a[1]) and not is_name(a[0]) and not is_name(r[0]) else links
             return _worst([self._single(link, r[0]) for link in links])
         if is_name(r[0]) and (len(a) == 1 or a[0] == r[0]):
@@ -168,13 +177,16 @@ class _Comparison:
         """No list, no equation: a number in some base, a quantity with a unit, a formula."""
         if r_base := _BASE.fullmatch(r):  # chosen: the base may be left out, since the question asks for it
             a_base = _BASE.fullmatch(a)
-            same = (a_base[1], a_base[2] or a_base[3]) == (r_base[1], r_base[2] or r_base[3]) if a_base else a == r_base[1]
+            same = (
+                (a_base[1], a_base[2] or a_base[3]) == (r_base[1], r_base[2] or r_base[3]) if a_base else _inside(a) == r_base[1]
+            )
             return _said(same, a, r)
-        words = frozenset(re.findall(r"[^\W\d_]{3,}", self.question.lower()))
-        (a_value, a_unit), (r_value, r_unit) = split_unit(a, words), split_unit(r, words)
+        (a_value, a_unit), (r_value, r_unit) = split_unit(a, self.words), split_unit(r, self.words)
+        if (a_unit and r_value.endswith("%")) or (r_unit and a_value.endswith("%")):
+            return Judged(Outcome.WRONG, f"one of {a} and {r} is a percentage", "exact")
         if a_unit and r_unit and a_unit != r_unit:
             return Judged(Outcome.WRONG, f"{a} is in {a_unit}, the reference in {r_unit}", "exact")
-        if a_unit and not r_unit and not may_be_left_out(a_unit, words):
+        if a_unit and not r_unit and not may_be_left_out(a_unit, self.words):
             return Judged(Outcome.UNPARSABLE, f"{a_unit!r} is no unit of this question", "exact")
         a_value, r_value = _inside(a_value), _inside(r_value)
         a_number, r_number = read_number(a_value), self._reference(r_value)
@@ -182,6 +194,8 @@ class _Comparison:
             return _said(equal_numbers(a_number, r_number), a, r)
         if a_value == r_value:
             return _said(a_value == r_value, a, r)
+        if ("\\circ" in a_value) != ("\\circ" in r_value) and not _TRIGONOMETRY.search(a_value + r_value):
+            a_value, r_value = (_DEGREES.sub("", side) for side in (a_value, r_value))  # left out like any other unit
         return self._ask(a_value, r_value, "value", r_number)
 
     def _ask(self, a: str, r: str, mode: str, reference: Number | None = None) -> Judged:
@@ -214,7 +228,7 @@ def _inside(text: str) -> str:
 def _decimal_comma(text: str) -> str | None:
     """`3,5` is 3.5 beside a single value, `1.234,5` is 1234.5; but `1,234` has thousands, and `3, 5` is two numbers."""
     match = _DECIMAL_COMMA.fullmatch(text)
-    if match is None or _THOUSANDS.fullmatch(text):
+    if match is None or _THOUSANDS.fullmatch(f"{match[1]},{match[2]}"):
         return None
     return f"{re.sub('[. ]', '', match[1])}.{match[2]}{match[3]}"
 

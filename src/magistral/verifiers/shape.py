@@ -9,9 +9,17 @@ from magistral.verifiers.spelling import is_name
 
 _MATRIX = re.compile(r"\\begin\{([pbvBV]?)matrix\}(.*)\\end\{\1matrix\}", re.DOTALL)
 _RELATION = re.compile(r"(\\le(?![a-z])|\\ge(?![a-z])|<|>)")
-_OR = re.compile(r"\\cup(?![a-z])|\\text\{\s*(?:or|ou|oder|или|或)\s*\}|\\lor(?![a-z])|(?<= )or(?= )")
-_AND = re.compile(r"[,;]|\\text\{\s*(?:and|et|und|y|e|и|和|与|と|و)\s*\}|(?<= )(?:and|et|und)(?= )|(?<=\d) e (?=\d)")
-_OUTSIDE = re.compile(r"\](.*,.*)\[")  # ]0,1[ as written in Europe
+_OR = re.compile(
+    r"\\cup(?![a-z])|\\text\{\s*(?:or|ou|oder|o|или|或|または|أو)\s*\}|\\lor(?![a-z])|(?<= )(?:or|ou|oder)(?= )|или|或|または|أو"
+)
+_BARE_AND = r"(?<![a-zA-Z])(?:and|et|und)(?= )|(?<=\d) [ey] (?=\d)|[и和与とو]"
+"""Of the languages of the system; those that could be variables only between numbers."""
+_WORDS = rf"[,;]? ?(?:\\text\{{[,;]?\s*(?:and|et|und|y|e|и|和|与|と|و)\s*\}}|{_BARE_AND})"
+_AND = re.compile(rf"{_WORDS}|[,;]")
+_LISTED = re.compile(rf"{_WORDS}|;|,(?!\d{{3}}(?!\d))")
+"""Where `;` parts a list, a comma before three digits is one of thousands."""
+_PM = re.compile(r"\\pm(?![a-z]) ?")
+_OUTSIDE = re.compile(r"\](.*[,;].*)\[")  # ]0,1[ as written in Europe
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -22,6 +30,21 @@ class Shape:
     brackets: str
     """As "()", "[)", "{}"; empty for a bare list."""
     parts: tuple[str, ...]
+
+    def meets(self, other: Shape) -> bool:
+        """Whether the parts may be compared. chosen: a bare list meets a tuple and a set, never an interval with a closed end; a
+        row or a column of numbers meets a tuple."""
+        mine, its = self.brackets, other.brackets
+        if len(self.parts) != len(other.parts):
+            return False
+        if self.kind != other.kind:
+            return (
+                {self.kind, other.kind} == {"list", "matrix"} and {mine, its} & {"()"} != set() and self._row() and other._row()
+            )
+        return mine == its or (self.kind == "list" and {mine, its} in ({"", "()"}, {"", "{}"}))
+
+    def _row(self) -> bool:
+        return self.kind == "list" or "1" in self.brackets.split("x")
 
     @property
     def ordered(self) -> bool:
@@ -37,7 +60,9 @@ def shape_of(text: str) -> Shape | None:
         text = rest.strip()
     if match := _MATRIX.fullmatch(text):
         rows = [row.split("&") for row in re.split(r"\\\\", match[2]) if row.strip()]
-        return Shape("matrix", f"{len(rows)}x{len(rows[0]) if rows else 0}", tuple(cell.strip() for row in rows for cell in row))
+        bars = match[1].strip("pbB")  # a determinant or a norm is a number
+        size = bars + "x".join([str(len(rows)), *sorted({str(len(row)) for row in rows})])
+        return Shape("matrix", size, tuple(cell.strip() for row in rows for cell in row))
     pieces = _split(text, _OR)
     if len(pieces) > 1 and "\\cup" not in text and all(shape_of(piece) is None for piece in pieces):
         return Shape("list", "", tuple(p for piece in pieces for p in _both_signs(piece)))  # `1 or 2` is 1, 2
@@ -48,7 +73,7 @@ def shape_of(text: str) -> Shape | None:
     if match := _OUTSIDE.fullmatch(text):
         text = f"({match[1]})"
     brackets, inner = _outer(text)
-    parts = [p for item in _split(inner, _AND) for p in _both_signs(item)]
+    parts = [p for item in _split(inner, _LISTED if ";" in inner else _AND) for p in _both_signs(item)]
     return Shape("list", brackets, tuple(parts)) if len(parts) > 1 else None
 
 
@@ -80,15 +105,15 @@ def _split(text: str, at: re.Pattern[str]) -> list[str]:
 
 def _both_signs(item: str) -> list[str]:
     r"""`1 \pm \sqrt{19}` is two values."""
-    if "\\pm" not in item:
+    if not _PM.search(item):
         return [item]
-    return [re.sub(r"\\pm ?", "+", item).lstrip("+"), re.sub(r"\\pm ?", "-", item)]
+    return [_PM.sub("+", item).lstrip("+"), _PM.sub("-", item)]
 
 
 def _interval(text: str) -> Shape | None:
     r"""`x\le 3` is (-\infty, 3], `2\le x<5` is [2, 5)."""
     sides = [side.strip() for side in _RELATION.split(text)]
-    if "," in text or len(sides) not in (3, 5):
+    if any(c in text for c in ",;") or len(sides) not in (3, 5):
         return None
     if len(sides) == 3:
         left, relation, right = sides

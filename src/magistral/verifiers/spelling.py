@@ -1,19 +1,21 @@
-"""Spelling that does not change what an answer means: LaTeX's variants, Unicode, names, units, words."""
+"""Spelling that does not change what an answer means: LaTeX's variants, Unicode, names, words."""
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from magistral.verifiers.characters import plain_characters
 
+_NOTHING = """
+left right displaystyle textstyle limits big Big bigl bigr Bigl Bigr dollar quad qquad tiny small normalsize large Large LARGE
+huge Huge
+"""
 _COMMANDS = (
-    dict.fromkeys(
-        ("left", "right", "displaystyle", "textstyle", "limits", "big", "Big", "bigl", "bigr", "Bigl", "Bigr", "dollar"), ""
-    )
-    | dict.fromkeys(("quad", "qquad"), " ")
+    dict.fromkeys(_NOTHING.split(), " ")
     | dict.fromkeys(("dfrac", "tfrac", "cfrac"), r"\frac")
     | dict.fromkeys(("leq", "leqslant"), r"\le ")
-    | dict.fromkeys(("approx", "thickapprox", "simeq"), "=")
+    | dict.fromkeys(("approx", "thickapprox", "simeq", "equiv"), "=")
     | dict.fromkeys(("geq", "geqslant"), r"\ge ")
     | dict.fromkeys(("dots", "cdots", "dotsc"), r"\ldots ")
     | dict.fromkeys(("mbox", "textbf", "textit", "textrm", "textnormal", "mathrm", "mathit", "operatorname"), r"\text")
@@ -27,64 +29,135 @@ _COMMANDS = (
         "rbrace": r"\}",
         "langle": "(",
         "rangle": ")",
+        "mod": r"\pmod",
+        "bmod": r"\pmod",
+        "lg": r"\log_{10}",
     }
 )
-_DRESS = re.compile(r"\\(?:left|right)\s*\.|\\phantom\{[^{}]*\}|\\(?:text)?color\{[^{}]*\}|\\(?:bf|it|rm|boldmath)(?![a-zA-Z])")
+_DRESS = re.compile(
+    r"\\(?:left|right)\s*\.|\\phantom\{[^{}]*\}|\\(?:text)?color\{[^{}]*\}|\\(?:bf|it|rm|boldmath)(?![a-zA-Z])|\\text\{\s*\}"
+    r"|\^\{?\\text\{(?:st|nd|rd|th)\}\}?|\^\{(?:st|nd|rd|th)\}|^\s*\\text\{[^{}]*\b(?:is|are)\s*:?\s*\}"
+)
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm|underline|mathsf)\s*\{([^{}]*)\}")
 _PERCENT = re.compile(r"\s*\\text\{\s*percent\s*\}|(?<=\d) percent(?![a-z])")
-_COORDINATES = re.compile(r"^\([a-zA-Z](?:,[a-zA-Z])+\)=")
-_REALS = re.compile(r"(?:[a-zA-Z]\\in ?)?\\mathbb\{?R\}?")
+_DOLLARS = re.compile(r"([+-]? ?)\\\$ ?([^$]+?)|([^$]+?)\\\$")
+_COORDINATES = re.compile(r"^\([a-zA-Z](?:[,;][a-zA-Z])+\)=")
+_REALS = re.compile(r"(?:[a-zA-Z]\\in ?)?\\mathbb\{?R\}?(?:\\(?:setminus|backslash) ?\\\{([^{},;\\]+)\\\})?")
+_SUCH_THAT = re.compile(r"\\\{([a-zA-Z])(?:\\in ?\\mathbb\{?R\}?)?(?:\\mid ?|\\vert ?|[|:])(\1.*|.*\1)\\\}")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_SPACING = re.compile(r"(?<!\\)\\(?:!\s*|[,;:>])|\\?\$")
-_ARGUMENT = r"(?:\{([^{}]*)\}|([0-9a-zA-Z]|\\[a-zA-Z]+))"
-_FRACTION = re.compile(rf"\\frac\s*(?:{_ARGUMENT})\s*(?:{_ARGUMENT})")
-_ROOT = re.compile(r"(?:\\sqrt|(?<![a-zA-Z\\])sqrt)\s*(?:([0-9a-zA-Z])|\(([^()]*)\))")
-_SPACE = re.compile(r"(?<![0-9A-Za-z}]) +| +(?![0-9A-Za-z])")
-_PLAIN_TEXT = re.compile(r"\\text\{\s*([ei]|[-+.,\d]*)\s*\}")
-
-_NAME = re.compile(r"(?:m ?)?\\angle ?[A-Z]{1,3}|[A-Z]{2,3}|[a-zA-Z](?:_(?:\w|\{\w+\}))?(?:\([a-z]\))?|\\[a-z]+")
-_UNIT = re.compile(r"(.*[^\\ ]) ?\\text\{\s*([a-zA-Z][a-zA-Z. /]*?)\s*\}(?:\^\{?([1-3])\}?)?")
-_BARE_UNIT = re.compile(r"(.*[0-9}]) ?([a-zA-Z]{2,}(?:/[a-zA-Z]+)?(?: [a-zA-Z]+){0,2})(?:\^\{?([1-3])\}?)?")
-_DEGREES = re.compile(r"(.+?)\^(?:\{\\circ\}|\\circ)")
-_UNITS = """
-cm centimeter centimeters centimetre centimetres | mm millimeter millimeters | m meter meters metre metres
-km kilometer kilometers kilometre kilometres | in inch inches | ft foot feet | yd yard yards | mi mile miles
-g gram grams | kg kilogram kilograms | lb lbs pound pounds | oz ounce ounces | l liter liters litre litres
-ml milliliter milliliters | s sec second seconds | min minute minutes | h hr hour hours | day days | week weeks
-month months | year years | degree degrees | rad radian radians | dollar dollars | cent cents | euro euros | gbp | yen
-mph | km/h kmh | unit units | way ways | people | student students
-"""
-_CANON = {alias: row.split()[0] for row in re.split(r"[|\n]", _UNITS.strip()) for alias in row.split()}
-_SCALES = frozenset(
-    ["hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "double", "squared", "cubed", "percent"]
+_THIN = re.compile(r"(?<!\\)\\(?:!\s*|,)")
+_WIDE = re.compile(r"(?<!\\)\\[ ;:>]|(?<!\\)\$|[~\t\n\r]")
+_ENUMERATED = re.compile(r"(?<!\{),(?: |\\,)\s*(?!\})")
+_FUNCTION = re.compile(
+    r"(?<![a-zA-Z\\])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log)(?=[ (^_]*(?:[\d(\\]|[a-z](?![a-z])))"
 )
-_FILLERS = frozenset(["per", "each", "every", "a"])
-_HEDGES = frozenset(["or", "and", "not", "no", "of", "than", "about", "more", "less", "any", "all"])
+_ROOT = re.compile(r"(?:\\sqrt|(?<![a-zA-Z\\])sqrt)\s*(?:([0-9a-zA-Z])|\(([^()]*)\))")
+_SPACE = re.compile(r"(?<![\w}]) +| +(?!\w)")
+_PLAIN_TEXT = re.compile(r"\\text\{\s*([ei]|[-+.,\d]+)\s*\}")
+_SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALE = f"({'|'.join(_SCALES)})"
+_SCALED = re.compile(
+    rf"([+-]?\d{{1,12}}(?:,\d{{3}})*(?:\.\d{{1,12}})?) ?(?:\\text\{{ ?{_SCALE}(?: ([^{{}}]*))?\}}|{_SCALE}(?![a-z]))"
+)
+_NAME = re.compile(r"(?:m ?)?\\angle ?[A-Z]{1,3}|[A-Z]{2,3}|[a-zA-Z](?:_(?:\w|\{\w+\}))?'*(?:\([a-z]\))?|\\[a-z]+")
+_LABEL = re.compile(
+    r"\[[A-Z]{3,6}\]|\|[A-Z]{2}\||\\overline\{[A-Z]{2}\}|\\(?:sin|cos|tan|lfloor|lceil)(?![a-z])[^=]*|\\text\{[^{}]*\}"
+    r"|[a-zA-Z](?:_\w)?'*\([^()]*\)"
+)
+_NO_NAMES = frozenset(["e", "i", "\\pi", "\\infty", "\\emptyset"])
 
 
 def normalise(text: str) -> str:
     r"""One spelling: `\tfrac12` becomes `\frac{1}{2}`, `10,\!080` `10,080`, `½` `\frac{1}{2}`, `\mbox` `\text`, `\leq` `\le`.
 
-    Spaces stay only where they part two letters or digits."""
+    Spaces stay only where they part two letters or digits; a comma with a space after it parts a list, and becomes `;`."""
     text = plain_characters(text).replace("**", "^").replace("*", "\\cdot ")
-    text = _BOLD.sub(r"\1", _DRESS.sub("", re.sub(r"[~\t\n\r]", " ", text)))
-    text = _PERCENT.sub("%", re.sub(r"(?<!\\)\\ ", " ", text).replace("\\%", "%"))
-    text = _SPACING.sub("", text).replace("{,}", ",").replace("\\{\\}", "\\emptyset ")
-    text = _COMMAND.sub(lambda m: _COMMANDS.get(m[1], m[0]), text)
-    text = _PLAIN_TEXT.sub(r"\1", text)
+    text = _BOLD.sub(r"\1", _DRESS.sub(" ", text))
+    text = _PERCENT.sub("%", _THIN.sub("", _ENUMERATED.sub(";", _WIDE.sub(" ", text))).replace("\\%", "%"))
+    if money := _DOLLARS.fullmatch(text.strip()):
+        text = f"{money[1] or ''}{money[2] or money[3]}\\text{{dollars}}"
+    text = text.replace("\\$", " ").replace("{,}", ",").replace("\\{\\}", "\\emptyset ")
+    text = _COMMAND.sub(lambda m: _COMMANDS.get(m[1], m[0]), _FUNCTION.sub(r"\\\1", text))
+    text = _SCALED.sub(_worked_out, _PLAIN_TEXT.sub(r"\1", text)).replace("\\log_e", "\\ln").replace("\\log_{e}", "\\ln")
+    text = re.sub(r"\\pmod ?(\w+)", r"\\pmod{\1}", text)
     text = re.sub(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi ", text)
     text = re.sub(r"(?<![a-zA-Z\\])exp\(([^()]*)\)", r"e^{\1}", text)
     text = _ROOT.sub(lambda m: f"\\sqrt{{{m[1] or m[2]}}}", text)
-    text = re.sub(r"\\frac\s*([0-9a-zA-Z])", r"\\frac{\1}", text)
-    text = _FRACTION.sub(lambda m: f"\\frac{{{(m[1] or m[2] or '').strip()}}}{{{(m[3] or m[4] or '').strip()}}}", text)
-    text = re.sub(r" {2,}", " ", text.replace("<=", r"\le ").replace(">=", r"\ge "))
-    text = _COORDINATES.sub("", _SPACE.sub("", text).strip().rstrip(".\\ "))
-    return "(-\\infty,\\infty)" if _REALS.fullmatch(text) else text
+    text = re.sub(r" {2,}", " ", _braced(text).replace("<=", r"\le ").replace(">=", r"\ge "))
+    text = _unwrapped(_SPACE.sub("", text).strip().rstrip("\\ ").lstrip("= ") or text)
+    text = text[:-1] if text.endswith(".") and not text.endswith("..") else text
+    text = _COORDINATES.sub("", text)
+    if such := _SUCH_THAT.fullmatch(text):
+        text = such[2]
+    if reals := _REALS.fullmatch(text):
+        return f"(-\\infty,{reals[1]})\\cup({reals[1]},\\infty)" if reals[1] else "(-\\infty,\\infty)"
+    return text
+
+
+def _worked_out(scaled: re.Match[str]) -> str:
+    """`5 million` is 5000000, and `5 million dollars` so many dollars."""
+    value = Fraction(scaled[1].replace(",", "")) * _SCALES[scaled[2] or scaled[4]]
+    if value.denominator != 1:
+        return scaled[0]
+    return f"{value}\\text{{{scaled[3]}}}" if scaled[3] else str(value)
+
+
+def _braced(text: str) -> str:
+    r"""`\frac` with braces around both of its arguments, whatever stands in them: `\frac12`, `\frac{\sqrt{2}}2`, `\frac\pi4`."""
+    closes, opened = {}, []
+    for i, c in enumerate(text):
+        if c == "{" and text[i - 1 : i] != "\\":
+            opened.append(i)
+        elif c == "}" and opened and text[i - 1 : i] != "\\":
+            closes[opened.pop()] = i
+    put: dict[int, str] = {}
+    for command in re.finditer(r"\\frac(?![a-zA-Z])", text):
+        at = command.end()
+        for _ in range(2):
+            at += len(text[at:]) - len(text[at:].lstrip(" ")) if text[at : at + 1] == " " else 0
+            if at in closes:
+                at = closes[at] + 1
+                continue
+            token = re.compile(r"[0-9a-zA-Z]|\\[a-zA-Z]+").match(text, at)
+            if token is None:
+                break
+            put[at] = put.get(at, "") + "{"
+            at = token.end()
+            put[at] = "}" + put.get(at, "")
+    if not put:
+        return text
+    places = sorted(put)
+    pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
+    return pieces[0] + "".join(put[place] + piece for place, piece in zip(places, pieces[1:], strict=True))
+
+
+def _unwrapped(text: str) -> str:
+    r"""Without the braces around all of it, and without a `\text` around what is a formula."""
+    while (match := re.fullmatch(r"(?:\\text)?\{(.*)\}", text)) and _one_group(match[1]) and (text[0] == "{" or "\\" in match[1]):
+        text = match[1].strip()
+    return text
+
+
+def _one_group(inside: str) -> bool:
+    depth = 0
+    for brace in re.findall(r"\\.|[{}]", inside):
+        depth += {"{": 1, "}": -1}.get(brace, 0)
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def is_name(text: str) -> bool:
-    r"""A variable or a function of one: `x`, `a_1`, `f(x)`, `\theta`."""
-    return _NAME.fullmatch(text) is not None and text not in ("e", "i", "\\pi", "\\infty")
+    r"""A variable or a function of one: `x`, `a_1`, `f(x)`, `f'(x)`, `\theta`."""
+    return _NAME.fullmatch(text) is not None and text not in _NO_NAMES
+
+
+def is_label(text: str) -> bool:
+    r"""What people write before `=` and their answer: a name, an expression in two or more variables (`m+n`), `[ABC]`, `f(3)`,
+    `\sin A`. Not an expression in one variable: who writes `2x=10` has not said 10."""
+    if is_name(text) or _LABEL.fullmatch(text):
+        return True
+    return re.fullmatch(r"[\da-zA-Z+\-^{} ]+", text) is not None and len(set(re.findall("[a-zA-Z]", text))) > 1
 
 
 def word(text: str) -> str | None:
@@ -92,37 +165,18 @@ def word(text: str) -> str | None:
     inner = re.fullmatch(r"\\text\{(.*)\}", text)
     bare = (inner[1] if inner else text).strip(" .()")
     if inner and not any(c in "{}\\" for c in bare):
-        return bare.casefold()
-    return bare.casefold() if re.fullmatch(r"[A-H]|[Nn]o|[A-Za-z]{3,}(?: [A-Za-z]+)*", bare) else None
+        return said(bare)
+    if re.fullmatch(r"[A-H]|[Nn]o|[A-Za-z]{3,}(?: [A-Za-z]+)*", bare) and not _is_product(bare):
+        return said(bare)
+    return None
 
 
-def split_unit(text: str, question: frozenset[str] = frozenset()) -> tuple[str, str]:
-    r"""(value, unit in its one spelling) of `5\text{cm}^2`: ("5", "cm^2"); unit empty where there is none.
-
-    Without `\text`, a unit is one we know or, after a space, a word of the question (`18 eggs`).
-    `90^\circ` is 90 with the unit "degree", unless a function takes it (`\tan 45^\circ`)."""
-    if (match := _DEGREES.fullmatch(text)) and not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text):
-        return match[1], "degree"
-    match = _UNIT.fullmatch(text)
-    if match is None and (match := _BARE_UNIT.fullmatch(text)):
-        last = match[2].split()[-1].lower()
-        if last not in _CANON and not (last in question and f" {match[2]}" in text):
-            match = None
-    if match is None:
-        return text, ""
-    name, power = re.sub(r"\s+", " ", match[2].lower().strip(" .")), (match[3] or "").replace("1", "")
-    for prefix, means in (("square ", "2"), ("sq. ", "2"), ("sq ", "2"), ("cubic ", "3")):
-        if name.startswith(prefix):
-            name, power = name.removeprefix(prefix), means
-    name = _CANON.get(name, name)
-    return match[1].strip(), f"{name}^{power}" if power else name
+def said(text: str) -> str:
+    r"""A text as it is read aloud: `\text{No solution}` and `No solution`, `A, B` and `A,B` are one."""
+    return re.sub(r"\\text\{([^{}]*)\}", r"\1", text).casefold().replace(";", ",").strip(" .()")
 
 
-def may_be_left_out(unit: str, question: frozenset[str]) -> bool:
-    """Whether an answer with this unit meets a reference without one: a known unit, or words of the question (`18 eggs`).
-
-    Never a word that changes the number (`5 million`) or hedges (`5 or anything`)."""
-    words = unit.partition("^")[0].split()
-    if any(w in _SCALES or w in _HEDGES for w in words):
-        return False
-    return all(w in _CANON or w in question or w in _FILLERS for w in words) and words[:1] != []
+def _is_product(letters: str) -> bool:
+    """`abc`, `zyx`: three or four lower-case letters that are neighbours in the alphabet make no word."""
+    places = sorted(map(ord, letters))
+    return letters.islower() and len(letters) in (3, 4) and places == list(range(places[0], places[0] + len(letters)))
