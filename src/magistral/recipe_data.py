@@ -85,7 +85,7 @@ class Translation(Section):
 
 class Curation(Section):
     files: tuple[str, ...] = ()
-    """The raw problems: JSONL, CSV or Parquet, in this order."""
+    """The raw problems, in this order: JSONL, CSV, TSV or Parquet, or data sets of a hub as hf:OWNER/NAME@REVISION."""
     benchmarks: tuple[str, ...] = ()
     """Whose problems must not be trained on: files, or names that `magistral eval` knows (then `data` says where they lie)."""
     data: str = ""

@@ -36,6 +36,17 @@ class Training(Section):
     """Absent: every weight is trained."""
 
 
+class Best(Section):
+    """Which checkpoint of SFT is the best: the one that solves the most problems, asked as [eval] says."""
+
+    by: str = "held_out"
+    """`held_out`: the recipe's own held-out problems; else a benchmark that `magistral eval` knows, as aime24 (paper, 5.3)."""
+    data: str = ""
+    """The folder of the benchmark's files."""
+    n_problems: int | None = Field(default=None, gt=0)
+    """So many of them, drawn by the recipe's seed; absent: all."""
+
+
 class Sft(Training):
     n_traces: int = Field(gt=0)
     """Checked traces to learn from, at most where they come from files."""
@@ -49,7 +60,11 @@ class Sft(Training):
     """Traces in one step."""
     epochs: int = Field(default=1, gt=0)
     eval_every: int = Field(default=0, ge=0)
-    """Steps between looks at held-out loss, after which the best checkpoint is kept; 0: once each epoch."""
+    """Steps between looks, after which the best checkpoint so far is kept; 0: once each epoch."""
+    best: Best | None = None
+    """Absent: the best checkpoint has the lowest loss on traces kept aside."""
+    patience: int = Field(default=0, ge=0)
+    """Looks in a row without a better checkpoint, after which the run ends; 0: it goes on to its last step."""
 
 
 class Rl(Training):

@@ -35,7 +35,7 @@ def test_a_file_is_judged_line_by_line() -> None:
 def test_a_line_that_cannot_be_judged_is_told_and_leaves_with_1() -> None:
     ran = magistral("grade", "-", stdin="no json\n")
     assert (ran.returncode, json.loads(ran.stdout)["verdict"]) == (1, "error")
-    assert "1 lines could not be judged" in ran.stderr
+    assert "1 line could not be judged: its reason is where the verdict is error" in ran.stderr
 
 
 def test_one_pair_is_explained() -> None:
@@ -48,6 +48,12 @@ def test_nothing_to_judge_says_what_to_give() -> None:
     ran = magistral("grade", "--reference", "5")
     assert ran.returncode == 2
     assert ran.stderr.startswith("magistral: error: nothing to judge: give a FILE")
+
+
+def test_a_kind_that_there_is_not_is_named_with_the_nearest() -> None:
+    ran = magistral("grade", "--kind", "maths", "--reference", "5", "--answer", "5")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("magistral: error: --kind maths: did you mean 'math'?")
 
 
 def test_a_grader_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

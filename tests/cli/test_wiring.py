@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,20 @@ def test_a_bar_shows_a_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().err
     assert "eval: a[/b]" in shown
     assert "[red]" in shown
+
+
+def test_where_no_terminal_shows_a_bar_a_line_tells_of_progress_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magistral.cli.wiring.LINE_S", 0.01)
+    with progress("distill: t", 40, 3) as advance:
+        advance(2, "4 traces")
+        end, line, heard = time.monotonic() + 30, re.compile(r"^distill: t: 5 of 40 in \d+ s, 4 traces$", re.MULTILINE), ""
+        while not line.search(heard) and time.monotonic() < end:
+            heard += capsys.readouterr().err
+        advance(35)
+    assert line.search(heard)
+    assert re.search(r"^distill: t: 40 of 40 in \d+ s, 4 traces\n\Z", capsys.readouterr().err, re.MULTILINE)
+    with progress("curate: candidates read", None) as advance:
+        advance(1400)
+    assert re.search(r"^curate: candidates read: 1,400 in \d+ s\n\Z", capsys.readouterr().err, re.MULTILINE)

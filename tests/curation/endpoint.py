@@ -14,6 +14,9 @@ from typing import Any
 Say = Callable[[str, int], tuple[str, str]]
 """A question and a seed to thinking and summary."""
 
+STALL_S = 0.6
+"""For which an endpoint says nothing."""
+
 
 class Endpoint(ThreadingHTTPServer):
     daemon_threads = True
@@ -21,7 +24,7 @@ class Endpoint(ThreadingHTTPServer):
     def __init__(
         self, say: Say, *, faults: tuple[str, ...] = (), usage: tuple[int, int] | None = (20, 30), pace_s: float = 0.0
     ) -> None:
-        """`faults` come one after another, a request each, over and over: "", "500", "429", "cut", "no json"."""
+        """`faults` come one after another, a request each, over and over: "", "500", "429", "cut", "stall"."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.say, self.faults, self.usage, self.pace_s = say, faults, usage, pace_s
         self.lock = threading.Lock()
@@ -53,6 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("retry-after", "0")
             self.send_header("content-length", "0")
             self.end_headers()
+            return
+        if fault == "stall":
+            time.sleep(STALL_S)
             return
         time.sleep(self.server.pace_s)
         self._stream(body, cut=fault == "cut")

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from magistral.curation.distill import Distiller, Tally, balance
+from magistral.curation.distill import Distiller
+from magistral.curation.traces import Sieve, Tally, balance
 from magistral.engines.ask import Asker
 from magistral.engines.base import BudgetSpent, Request
 from magistral.engines.http import Budget, HttpEngine
@@ -25,7 +27,7 @@ from magistral.recipe_data import Asked, Distill
 from magistral.rewards.total import Scorer
 from magistral.text.message import Message
 from magistral.text.tokens import byte_tokenizer
-from tests.curation.endpoint import Endpoint, serving
+from tests.curation.endpoint import STALL_S, Endpoint, serving
 from tests.curation.planted import asker as scripted_asker
 
 PROBLEMS = [Problem(id=f"sum-{i}", question=f"{i} + {i + 1} = ?", reference=str(2 * i + 1)) for i in range(12)]
@@ -38,7 +40,8 @@ def solve(question: str, seed: int) -> tuple[str, str]:
 
 
 def distiller(asker: Asker, scorer: Scorer, settings: Distill = SETTINGS) -> Distiller:
-    return Distiller(settings, asker, scorer.score, byte_tokenizer().encode, teacher="t", temperature=0.7)
+    sieve = Sieve(settings, byte_tokenizer().encode, teacher="t", temperature=0.7)
+    return Distiller(sieve, asker, scorer.score)
 
 
 def scorer() -> Scorer:
@@ -121,8 +124,11 @@ def test_balancing_nothing_gives_nothing(tmp_path: Path) -> None:
     assert balance(tmp_path / "in", tmp_path / "out", 2.0) == 0
 
 
-def test_an_endpoint_that_fails_and_stalls_gives_every_trace_once(tmp_path: Path) -> None:
-    with serving(Endpoint(solve, faults=("", "500", "", "429", "cut"))) as endpoint, scorer() as s:
+def test_an_endpoint_that_fails_and_stalls_gives_every_trace_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = httpx.Timeout(STALL_S / 2)
+    monkeypatch.setattr(httpx, "Timeout", lambda *_, **__: impatient)
+    faults = ("", "500", "", "429", "cut", "", "", "", "stall")
+    with serving(Endpoint(solve, faults=faults)) as endpoint, scorer() as s:
         with http_asker(endpoint, free()) as asker:
             first = distiller(asker, s).distil(PROBLEMS, tmp_path)
         with http_asker(endpoint, free()) as asker:
@@ -141,7 +147,7 @@ def test_a_budget_ends_the_asking_keeps_what_came_and_may_be_raised(tmp_path: Pa
             some = distiller(asker, s)
             with pytest.raises(BudgetSpent):
                 some.distil(PROBLEMS, tmp_path)
-            assert 0 < some.tally.asked < 30
+            assert 0 < some.sieve.tally.asked < 30
         n_before = sum(endpoint.answered.values())
         with http_asker(endpoint, free()) as asker:
             tally = distiller(asker, s).distil(PROBLEMS, tmp_path)

@@ -117,6 +117,36 @@ def test_curation_goes_on_after_a_kill_with_the_same_problems_in_the_end(recipe:
     assert "problems.jsonl" in said
 
 
+def killed_once(file: Path, n_lines: int, *arguments: str) -> None:
+    """The verb, killed when `file` has so many lines, and resumed."""
+    process, end = start(*arguments), time.monotonic() + 120
+    while not file.exists() or file.read_bytes().count(b"\n") < n_lines:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    magistral(*arguments, "--resume")
+
+
+def test_sft_and_the_eval_of_a_recipe_go_on_after_a_kill_with_the_same_end(recipe: Path, tmp_path: Path) -> None:
+    few = ("--set", "sft.epochs=3", "--set", "sft.eval_every=2", "--set", "problems.n_held_out=40")
+    for name in ("cut", "whole"):
+        sft = ("sft", str(recipe), "--out", str(tmp_path / f"sft-{name}"), *few)
+        measure = ("eval", str(recipe), "--model", str(tmp_path / f"sft-{name}"), "--out", str(tmp_path / f"eval-{name}"), *few)
+        if name == "cut":
+            killed_once(tmp_path / "sft-cut" / "metrics.jsonl", 5, *sft)
+            killed_once(tmp_path / "eval-cut" / "written.jsonl", 20, *measure)
+        else:
+            magistral(*sft)
+            magistral(*measure)
+    runs = {name: json.loads((tmp_path / f"sft-{name}" / "run.json").read_text()) for name in ("cut", "whole")}
+    assert runs["cut"]["best"] == runs["whole"]["best"]
+    found = {name: json.loads((tmp_path / f"eval-{name}" / "eval.json").read_text()) for name in ("cut", "whole")}
+    assert found["cut"]["scores"] == found["whole"]["scores"]
+    assert not (tmp_path / "eval-cut" / "written.jsonl").exists()
+
+
 @pytest.mark.slow
 def test_a_grader_learns_by_rl_from_the_first_pass_and_grades_the_whole_set(recipe: Path, tmp_path: Path) -> None:
     raw = [{"id": f"p{i}", "question": f"{i % 9} + {i // 9} = ?", "reference": str(i % 9 + i // 9)} for i in range(40)]

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from magistral.curation.agreement import Agreement, WriteInputs
+from magistral.curation.agreement import Agreement
 from magistral.curation.candidate import Candidate, Solution
+from magistral.curation.inputs import WriteInputs
 from magistral.curation.stage import Dropped
 from magistral.engines.scripted import ScriptedEngine
 from magistral.recipe_data import Programs
 from magistral.text.tokens import byte_tokenizer
 from magistral.verifiers.code import CodeVerifier
 from magistral.verifiers.judges import Judges
-from magistral.verifiers.tests import read_tests
+from magistral.verifiers.tests import Call, read_tests
 from tests.curation.planted import asker
 
 DOUBLE = "print(2 * int(input()))"
@@ -109,6 +110,45 @@ def test_inputs_that_an_engine_makes_up_get_the_agreed_output(verifier: CodeVeri
     [written] = WriteInputs(lambda: asker(engine), tmp_path)(iter([doubling(GOOD, [DOUBLE] * 3)]))
     [found] = after(written, verifier, both_languages=False)
     assert kept_tests(found) == [*GOOD, ("4", "8"), ("9", "18")]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [("f(1)", "f(3)"), ({"function": "f", "args": [1]}, {"function": "f", "args": [3]})],
+    ids=["as expressions", "as function and arguments"],
+)
+def test_calls_that_an_engine_makes_up_get_the_agreed_value(
+    calls: tuple[object, object], verifier: CodeVerifier, tmp_path: Path
+) -> None:
+    given = [{"call": call, "expected": expected} for call, expected in zip(calls, (2, 6), strict=True)]
+    solutions = ["def f(n):\n    return 2 * n", "def f(n):\n    return n + n"]
+    candidate = doubling([], solutions).but(reference=json.dumps({"tests": given}))
+    engine = ScriptedEngine(lambda prompt, seed: '```\n[[4], 5, [4], [], ["ab"], [1, 2], [[7]]]\n```', byte_tokenizer())
+    [written] = WriteInputs(lambda: asker(engine), tmp_path)(iter([candidate]))
+    [found] = after(written, verifier)
+    assert isinstance(found, Candidate)
+    tests = read_tests(found.reference).tests[2:]
+    assert [(test.call.args, test.expected) for test in tests if isinstance(test.call, Call)] == [
+        ((4,), 8), (("ab",), "abab"), (([7],), [7, 7]),
+    ]  # fmt: skip
+    assert found.notes["agreement"]["tests added"] == 3
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"tests": [{"call": "f(1)", "expected": 1}, {"call": "g(1)", "expected": 1}]},
+        {"tests": [{"call": "f(n=1)", "expected": 1}]},
+        {"tests": [{"call": "f(1) + 1", "expected": 1}]},
+        {"tests": [{"call": "f(1)", "expected": 1}], "language": "c++"},
+        {"tests": [{"call": f"f({n})", "expected": 1} for n in range(20)]},
+    ],
+    ids=["two functions", "by name", "no bare call", "compiled", "enough of them"],
+)
+def test_of_calls_that_are_no_list_of_arguments_none_are_made_up(tests: object, tmp_path: Path) -> None:
+    candidate = doubling([], ["def f(n): return n"] * 2).but(reference=json.dumps(tests))
+    engine = ScriptedEngine(lambda prompt, seed: "```\n[[4]]\n```", byte_tokenizer())
+    assert list(WriteInputs(lambda: asker(engine), tmp_path)(iter([candidate]))) == [candidate]
 
 
 @pytest.mark.parametrize("said", ["", "```\n[\n```", "```\n{}\n```", "[[[" * 9999], ids=["nothing", "no JSON", "no list", "deep"])

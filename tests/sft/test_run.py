@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from magistral.models.find import newest_checkpoint
 from magistral.models.load import load_model, load_recipe_model
 from magistral.recipe import Recipe, load_recipe
 from magistral.rewards.total import Scorer
-from magistral.sft.run import n_steps, run_sft
+from magistral.sft.run import Outside, n_steps, run_sft
 from magistral.sft.traces import checked_traces
 from magistral.text.template import prompt_tokens
 from magistral.trainer.trainer import Trainer
@@ -33,8 +34,10 @@ def recipe() -> Recipe:
     return load_recipe(ROOT / "recipes" / "nano.toml", ("sft.epochs=4", "sft.n_traces=40", "sft.eval_every=2"))
 
 
-def sft(recipe: Recipe, out: Path, *, cut_after: int = 0, resume: bool = False) -> RunFolder:
-    """A whole run, or one cut short after a step."""
+def sft(
+    recipe: Recipe, out: Path, *, cut_after: int = 0, resume: bool = False, solved: Mapping[int, float] | None = None
+) -> RunFolder:
+    """A whole run, or one cut short after a step. `solved`: what looks find, by step."""
     model, tokenizer = load_recipe_model(recipe.model, recipe.seed)
     train, _ = problems(recipe.problems)
     assert recipe.sft is not None
@@ -53,7 +56,8 @@ def sft(recipe: Recipe, out: Path, *, cut_after: int = 0, resume: bool = False) 
             raise CutShort
 
     with open_run(out, recipe, stage="sft", model="scratch", resume=resume) as folder:
-        run_sft(recipe, model, tokenizer, traces, folder, on_step=on_step)
+        look = None if solved is None else lambda weights, step: solved[step]
+        run_sft(recipe, model, tokenizer, traces, folder, Outside(on_step=on_step, solved=look))
         return folder
 
 
@@ -95,3 +99,35 @@ def test_a_loss_that_is_no_number_ends_the_run(recipe: Recipe, tmp_path: Path, m
     with pytest.raises(TrainingFailed, match="step 2: the loss on the traces kept aside is nan"):
         sft(recipe, tmp_path / "run")
     assert not list(tmp_path.glob("run/checkpoints/step-*"))
+
+
+@pytest.mark.parametrize("cut_after", [0, 4, 6], ids=["whole", "cut at the best", "cut after it"])
+def test_the_checkpoint_that_solves_the_most_is_the_result_cut_short_or_not(
+    recipe: Recipe, tmp_path: Path, cut_after: int
+) -> None:
+    solved = {2: 0.25, 4: 0.75, 6: 0.5, 8: 0.5}  # the loss falls on and on
+    if cut_after:
+        with pytest.raises(CutShort):
+            sft(recipe, tmp_path / "run", cut_after=cut_after, solved=solved)
+    run = sft(recipe, tmp_path / "run", resume=bool(cut_after), solved=solved)
+    assert run.info()["best"] == "step-000004"
+    assert [folder.name for folder in run.checkpoints.iterdir()] == ["step-000004"]
+    assert {m["step"]: m["values"]["solved"] for m in run.metrics() if "solved" in m["values"]} == solved
+
+
+def test_of_checkpoints_that_solve_as_much_the_lower_loss_is_the_best(recipe: Recipe, whole: RunFolder, tmp_path: Path) -> None:
+    run = sft(recipe, tmp_path / "run", solved=dict.fromkeys((2, 4, 6, 8), 0.5))
+    assert run.info()["best"] == whole.info()["best"]
+
+
+@pytest.mark.parametrize("cut_after", [0, 5, 6], ids=["whole", "cut before its end", "cut at its end"])
+def test_a_run_ends_when_its_patience_does(recipe: Recipe, tmp_path: Path, cut_after: int) -> None:
+    assert recipe.sft is not None
+    impatient = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"patience": 2})})
+    solved = {2: 0.75, 4: 0.5, 6: 0.5}
+    if cut_after:
+        with pytest.raises(CutShort):
+            sft(impatient, tmp_path / "run", cut_after=cut_after, solved=solved)
+    run = sft(impatient, tmp_path / "run", resume=bool(cut_after), solved=solved)
+    assert run.info()["best"] == "step-000002"
+    assert [m["step"] for m in run.metrics()] == [1, 2, 3, 4, 5, 6]

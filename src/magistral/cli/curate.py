@@ -18,12 +18,15 @@ def command(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE|FILE", help="A recipe that has a section for curation, or a file of problems (JSONL, CSV, Parquet)."
+            metavar="RECIPE|FILE",
+            help="A recipe with a section for curation, a file of problems (JSONL, CSV, TSV, Parquet), or a data set of the "
+            "Hugging Face hub as hf:OWNER/NAME@REVISION?split=train.",
         ),
     ],
     out: Out,
     benchmark: Annotated[
-        list[Path] | None, typer.Option("--benchmark", help="A file of a benchmark whose problems must go; may be given again.")
+        list[Path] | None,
+        typer.Option("--benchmark", metavar="FILE", help="A file of a benchmark whose problems must go; may be given again."),
     ] = None,
     resume: Resume = False,
     set_: Set = None,
@@ -31,8 +34,11 @@ def command(
 ) -> None:
     """Keep the problems worth training on: by form, duplicates, benchmarks, tests of code, difficulty; translate a share.
 
-    A FILE goes through what needs no model. Each stage's output is a file, so --resume goes on after any crash, and asks no
-    model twice. Writes problems.jsonl, pools by difficulty, and report.html: every count, and examples of what was dropped."""
+    A FILE goes through what needs no model.
+
+    Each stage's output is a file, so --resume goes on after any crash, and asks no model twice.
+
+    Writes problems.jsonl, pools by difficulty, and report.html: every count, and examples of what was dropped."""
     from magistral.cli.hands import RecipeHands
     from magistral.curation.curate import curate
     from magistral.errors import RecipeError

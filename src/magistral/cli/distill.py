@@ -1,12 +1,18 @@
-"""`magistral distill RECIPE`: a teacher's completions become traces to learn from."""
+"""`magistral distill RECIPE`: a teacher's completions, or those of an RL run, become traces to learn from."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magistral.cli.wiring import N_THREADS, Out, RecipePath, Resume, Set, Threads, progress, read_recipe, unfinished
+
+if TYPE_CHECKING:
+    from magistral.curation.traces import Tally
+    from magistral.recipe import Recipe
+    from magistral.recipe_data import Asked, Distill
 
 
 def command(
@@ -14,10 +20,17 @@ def command(
     out: Out,
     teacher: Annotated[
         str | None,
-        typer.Option(metavar="MODEL|NAME=URL", help="Ask this model instead of the recipe's distill.teacher.model."),
+        typer.Option("--teacher", metavar="MODEL", help="Ask this model instead of the recipe's distill.teacher.model."),
+    ] = None,
+    from_run: Annotated[
+        Path | None,
+        typer.Option("--from-run", metavar="RUN", help="Ask nobody: take what this run of `magistral rl` wrote and judged."),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0, help="The most that may be spent in all, instead of the recipe's; may be raised later.")
+        float | None,
+        typer.Option(
+            "--budget", metavar="AMOUNT", min=0, help="Spend no more than this in all, instead of what the recipe says."
+        ),
     ] = None,
     resume: Resume = False,
     set_: Set = None,
@@ -25,45 +38,71 @@ def command(
 ) -> None:
     """Ask a teacher for completions of the recipe's problems; keep the right ones as traces for `magistral sft`.
 
-    The teacher is a model folder, smollm2, or NAME=URL: an OpenAI- or Mistral-style endpoint. --resume goes on after any crash,
-    or with a higher --budget, and asks nothing twice."""
+    MODEL is a model's folder, smollm2, a run, or NAME=URL: an OpenAI- or Mistral-style endpoint.
+
+    --resume goes on after any crash, or with a higher --budget, and asks nothing twice."""
     checked = read_recipe(recipe, set_)
-    from magistral.errors import RecipeError
+    from magistral.errors import RecipeError, UserError
 
     distill = checked.distill
     if distill is None:
         raise RecipeError(f"{recipe} has no section [distill]: nothing to do")
+    if from_run is not None and (teacher or budget):
+        raise UserError(f"--from-run asks nobody: leave out {'--teacher' if teacher else '--budget'}")
     changes = {"model": teacher or distill.teacher.model, "budget": budget or distill.teacher.budget}
     asked = distill.teacher.model_copy(update=changes)
-    name = asked.model
+    name = asked.model if from_run is None else str(from_run)
     with unfinished(out, checked, "distill", name, resume=resume) as folder:
         if folder is None:
             return
         if folder.info()["model"] != name:
-            raise RecipeError(f"{out} holds completions of {folder.info()['model']}: name that teacher, or another --out")
-        from magistral.cli.hands import RecipeHands
-        from magistral.curation import problems
-        from magistral.curation.distill import Distiller, Tally
-        from magistral.rewards.total import Scorer
-
-        train, _ = problems(checked.problems)
-        total = len(train) * distill.n_completions
-        with (
-            RecipeHands(checked, out, threads) as hands,
-            Scorer(checked.reward, n_workers=threads) as scorer,
-            progress(f"distill: {name}", total) as advance,
-        ):
-            said = 0
-
-            def watch(tally: Tally) -> None:
-                nonlocal said
-                note = f"{tally.kept} traces, {tally.tokens:,} tokens" + (f", {tally.spent:.4f} spent" if tally.spent else "")
-                advance(tally.asked - said, note)
-                said = tally.asked
-
-            asker, encode = hands.asker(asked), hands.tokenizer().encode
-            distiller = Distiller(distill, asker, scorer.score, encode, teacher=name, temperature=asked.temperature)
-            tally = distiller.distil(train, out, watch)
-    typer.echo(f"{tally.kept:,} traces of {tally.asked:,} completions, {tally.tokens:,} tokens, {tally.spent:.4f} spent")
+            raise RecipeError(f"{out} holds completions of {folder.info()['model']}: name that one, or another --out")
+        tally = _ask(checked, distill, asked, out, threads) if from_run is None else _take(checked, distill, from_run, out)
+    spent = f", {tally.spent:.4f} spent" if tally.spent else ""
+    typer.echo(f"{tally.kept:,} traces of {tally.asked:,} completions, {tally.tokens:,} tokens{spent}")
     for reason, n in tally.dropped.most_common():
-        typer.echo(f"{n:10,}  {reason}")
+        if n:
+            typer.echo(f"{n:10,}  {reason}")
+
+
+def _ask(recipe: Recipe, distill: Distill, asked: Asked, out: Path, threads: int) -> Tally:
+    from magistral.cli.hands import RecipeHands
+    from magistral.curation import problems
+    from magistral.curation.distill import Distiller
+    from magistral.curation.traces import Sieve
+    from magistral.rewards.total import Scorer
+
+    train, _ = problems(recipe.problems)
+    with (
+        RecipeHands(recipe, out, threads) as hands,
+        Scorer(recipe.reward, n_workers=threads) as scorer,
+        progress(f"distill: {asked.model}", len(train) * distill.n_completions) as advance,
+    ):
+        said = 0
+
+        def watch(tally: Tally) -> None:
+            nonlocal said
+            note = f"{tally.kept} traces, {tally.tokens:,} tokens" + (f", {tally.spent:.4f} spent" if tally.spent else "")
+            advance(tally.asked - said, note)
+            said = tally.asked
+
+        asker = hands.asker(asked)
+        sieve = Sieve(distill, hands.tokenizer().encode, teacher=asked.model, temperature=asked.temperature)
+        return Distiller(sieve, asker, scorer.score).distil(train, out, watch)
+
+
+def _take(recipe: Recipe, distill: Distill, run: Path, out: Path) -> Tally:
+    from magistral.cli.hands import RecipeHands
+    from magistral.curation.from_run import distil_run
+    from magistral.curation.traces import Sieve
+    from magistral.errors import RunFolderError
+    from magistral.log import read_run
+    from magistral.recipe import load_recipe
+
+    info = read_run(run).info()
+    rl = load_recipe(run / "recipe.toml").rl
+    if info.get("stage") != "rl" or rl is None:
+        raise RunFolderError(f"{run} holds a run of `magistral {info.get('stage')}`: --from-run takes one of `magistral rl`")
+    with RecipeHands(recipe, out, 1) as hands:
+        sieve = Sieve(distill, hands.tokenizer().encode, teacher=str(run), temperature=rl.temperature)
+        return distil_run(run, sieve, out)

@@ -16,7 +16,6 @@ from magistral.cli.wiring import (
     Threads,
     load,
     progress,
-    prompter,
     read_recipe,
     scorer_of,
     unfinished,
@@ -35,11 +34,15 @@ def command(
         typer.Argument(metavar="[RECIPE | BENCHMARK...]", help=f"A recipe file (TOML), or benchmarks: {', '.join(PROTOCOLS)}."),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option("--out", help="The run's folder; of benchmarks, the folder that holds one for each.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="The run's folder; of benchmarks, the folder that holds one for each.")
+    ],
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", help="smollm2, a folder, a .gguf file, a run, or NAME=URL (benchmarks); without it the recipe's."
+            "--model",
+            metavar="MODEL",
+            help="smollm2, a folder, a .gguf file, a run, or NAME=URL (benchmarks); without it the recipe's.",
         ),
     ] = None,
     resume: Resume = False,
@@ -47,51 +50,75 @@ def command(
     threads: Threads = N_THREADS,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="A folder that holds the benchmarks' files, or the one file.", rich_help_panel=DATA),
+        typer.Option(
+            "--data", metavar="FOLDER", help="A folder that holds the benchmarks' files, or the one file.", rich_help_panel=DATA
+        ),
     ] = None,
     problems: Annotated[
-        int | None, typer.Option("--problems", min=1, help="So many of them, drawn by the seed.", rich_help_panel=DATA)
+        int | None,
+        typer.Option("--problems", metavar="N", min=1, help="So many of them, drawn by the seed.", rich_help_panel=DATA),
     ] = None,
     language: Annotated[
-        list[str] | None, typer.Option("--language", help="mgsm, aime_multilingual: only these.", rich_help_panel=DATA)
+        list[str] | None,
+        typer.Option("--language", metavar="CODE", help="mgsm, aime_multilingual: only these.", rich_help_panel=DATA),
     ] = None,
     since: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="LiveCodeBench: contests from this day on.", rich_help_panel=DATA),
+        typer.Option(
+            metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="LiveCodeBench: contests from this day on.", rich_help_panel=DATA
+        ),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="LiveCodeBench: up to this day.", rich_help_panel=DATA)
+        datetime | None,
+        typer.Option(metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="LiveCodeBench: up to this day.", rich_help_panel=DATA),
     ] = None,
     errata: Annotated[
         bool, typer.Option("--errata", help="LiveCodeBench: keep problems that its errata call unfit.", rich_help_panel=DATA)
     ] = False,
     runs: Annotated[
         int | None,
-        typer.Option("--runs", min=1, help="Completions of each problem.", show_default=DEFAULT, rich_help_panel=ASKING),
+        typer.Option(
+            "--runs", metavar="N", min=1, help="Completions of each problem.", show_default=DEFAULT, rich_help_panel=ASKING
+        ),
     ] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, show_default=DEFAULT, rich_help_panel=ASKING)] = None,
-    top_p: Annotated[float | None, typer.Option(min=0.01, max=1, show_default=DEFAULT, rich_help_panel=ASKING)] = None,
+    temperature: Annotated[float | None, typer.Option(metavar="X", min=0, show_default=DEFAULT, rich_help_panel=ASKING)] = None,
+    top_p: Annotated[
+        float | None, typer.Option(metavar="X", min=0.01, max=1, show_default=DEFAULT, rich_help_panel=ASKING)
+    ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer.", show_default=DEFAULT, rich_help_panel=ASKING)
+        int | None,
+        typer.Option(metavar="N", min=1, help="Longest answer, in tokens.", show_default=DEFAULT, rich_help_panel=ASKING),
     ] = None,
     system: Annotated[
         str | None,
         typer.Option(
-            help="What the model is told first.", show_default="the version's, or the run's own", rich_help_panel=ASKING
+            metavar="TEXT",
+            help="What the model is told first.",
+            show_default="the version's, or the run's own",
+            rich_help_panel=ASKING,
         ),
     ] = None,
     version: AsVersion = None,
-    seed: Annotated[int, typer.Option(min=0, rich_help_panel=ASKING)] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, rich_help_panel=ASKING)] = 0,
     engine: EngineName = "native",
     weights: Weights = "int8",
     window: Window = None,
-    slots: Annotated[int, typer.Option("--slots", min=1, help="Completions written at once.", rich_help_panel=ASKING)] = 32,
-    price_in: Annotated[float | None, typer.Option(min=0, help="Of a million tokens read.", rich_help_panel=ASKING)] = None,
-    price_out: Annotated[float | None, typer.Option(min=0, help="Of a million tokens written.", rich_help_panel=ASKING)] = None,
-    budget: Annotated[
-        float | None, typer.Option(min=0, help="Spend no more than this at an endpoint.", rich_help_panel=ASKING)
+    slots: Annotated[
+        int, typer.Option("--slots", metavar="N", min=1, help="Completions written at once.", rich_help_panel=ASKING)
+    ] = 32,
+    price_in: Annotated[
+        float | None, typer.Option(metavar="AMOUNT", min=0, help="Of a million tokens read.", rich_help_panel=ASKING)
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Completions judged at once.", rich_help_panel=JUDGING)] = 1,
+    price_out: Annotated[
+        float | None, typer.Option(metavar="AMOUNT", min=0, help="Of a million tokens written.", rich_help_panel=ASKING)
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="AMOUNT", min=0, help="Spend no more than this at an endpoint.", rich_help_panel=ASKING),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="Completions judged at once.", rich_help_panel=JUDGING)
+    ] = 1,
     require_isolation: Annotated[
         bool,
         typer.Option(
@@ -104,7 +131,9 @@ def command(
     ] = False,
     compare: Annotated[
         list[Path] | None,
-        typer.Option("--compare", help="Another --out: the difference, paired by problem.", rich_help_panel=JUDGING),
+        typer.Option(
+            "--compare", metavar="FOLDER", help="Another --out: the difference, paired by problem.", rich_help_panel=JUDGING
+        ),
     ] = None,
 ) -> None:
     """Measure a model: pass@1, pass@k, maj@k with 95 % intervals, form, length; benchmarks beside the published numbers.
@@ -169,34 +198,15 @@ def _held_out(recipe: Path, out: Path, model: str | None, resume: bool, set_: li
         if folder is None:
             return
         loaded, tokenizer, _, held_out = load("eval", checked, model, threads)
-        from magistral.engines.base import Request
+        from magistral.cli.held_out import Exam
         from magistral.engines.make import engine_of
         from magistral.eval.run import run_eval
-        from magistral.pipeline.growing import completion_of
-        from magistral.pipeline.ledger import seed_of
 
-        e, prompt_of = checked.eval, prompter(checked, tokenizer)
-        requests = [
-            (p, Request(
-                prompt=prompt_of(p), seeds=tuple(seed_of(checked.seed, "eval", p.id, i) for i in range(e.n_runs)),
-                max_tokens=e.max_tokens, temperature=e.temperature, top_p=e.top_p, key=ordinal,
-            ))
-            for ordinal, p in enumerate(held_out)
-        ]  # fmt: skip
-        with (
-            engine_of(checked, loaded, tokenizer) as engine,
-            scorer_of(checked, tokenizer) as scorer,
-            progress(f"eval: {name}", len(requests) * e.n_runs) as advance,
-        ):
+        with engine_of(checked, loaded, tokenizer) as engine, scorer_of(checked, tokenizer) as scorer:
             del loaded  # the engine holds its own copy
             engine.load({}, 0)
-            result = run_eval(
-                checked,
-                engine,
-                requests,
-                lambda w, p, group: scorer.score(completion_of(w, p, group, tokenizer.decode)),
-                folder,
-                on_written=advance,
-            )
+            exam = Exam(checked, engine, tokenizer, held_out, scorer)
+            with progress(f"eval: {name}", exam.n_completions) as advance:
+                result = run_eval(checked, engine, exam.requests, exam.judge, folder, on_written=advance)
     for score, s in result["scores"].items():
         typer.echo(f"{score:12} {s['value']:8.3f}  [{s['low']:.3f}, {s['high']:.3f}]")

@@ -63,7 +63,8 @@ def command(
             judges.close()
             os._exit(130)  # an ordinary end would wait for threads that try again what was closed under them
     if n_errors and file:
-        raise RunFailed(f"{n_errors} lines could not be judged: their reasons are in the lines whose verdict is error")
+        lines_, their = ("line", "its reason is") if n_errors == 1 else ("lines", "their reasons are")
+        raise RunFailed(f"{n_errors} {lines_} could not be judged: {their} where the verdict is error")
     if n_errors:
         raise RunFailed("the pair could not be judged")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,7 +24,13 @@ from magistral.cli.wiring import (
     scorer_of,
     unfinished,
 )
-from magistral.flow import StepReport
+from magistral.flow import Problem, StepReport
+from magistral.recipe import Recipe
+
+if TYPE_CHECKING:
+    from magistral.rewards.total import Scorer
+    from magistral.sft.traces import CheckedTrace
+    from magistral.text.tokens import Tokenizer
 
 
 def command(
@@ -45,25 +53,41 @@ def command(
     with unfinished(out, checked, "sft", model or checked.model.base, resume=resume) as folder:
         if folder is None:
             return
-        loaded, tokenizer, train, _ = load("SFT", checked, model, threads)
-        from magistral.curation import worked
-        from magistral.sft.run import n_steps, run_sft
-        from magistral.sft.stored import mixed, stored_traces
-        from magistral.sft.traces import checked_traces
+        loaded, tokenizer, train, held_out = load("SFT", checked, model, threads)
+        from magistral.cli.held_out import Exam, problems_of
+        from magistral.engines.make import engine_of
+        from magistral.sft.run import Outside, n_steps, run_sft
         from magistral.show.mirrors import mirrored
 
-        if checked.sft.traces:
-            traces = stored_traces(checked, tokenizer)
-        else:
-            with scorer_of(checked, tokenizer) as scorer:
-                solve, prompt_of = partial(worked, marks=tokenizer.marks), prompter(checked, tokenizer)
-                traces = checked_traces(train, solve, scorer.score, prompt_of, tokenizer, n=checked.sft.n_traces)
-        traces = mixed(checked, tokenizer, traces)
-        steps = progress("SFT: supervised steps", n_steps(checked, len(traces)), len(folder.metrics()))
-        with steps as advance, mirrored(checked.log.mirrors, folder, partial(typer.echo, err=True)) as mirror_step:
+        best = checked.sft.best
+        chosen_by = problems_of(best, checked, held_out) if best else []
+        with ExitStack() as stack:
+            scorer = stack.enter_context(scorer_of(checked, tokenizer))
+            traces = _traces(checked, train, tokenizer, scorer)
+            exam = None
+            if best:
+                engine = stack.enter_context(engine_of(checked, loaded, tokenizer))
+                exam = Exam(checked, engine, tokenizer, chosen_by, scorer)
+            steps = progress("SFT: supervised steps", n_steps(checked, len(traces)), len(folder.metrics()))
+            with steps as advance, mirrored(checked.log.mirrors, folder, partial(typer.echo, err=True)) as mirror_step:
 
-            def on_step(report: StepReport) -> None:
-                advance(1, f"loss {report.values['loss']:.3f}")
-                mirror_step(report)
+                def on_step(report: StepReport) -> None:
+                    solved = f", {report.values['solved']:.1%} solved" if "solved" in report.values else ""
+                    advance(1, f"loss {report.values['loss']:.3f}{solved}")
+                    mirror_step(report)
 
-            run_sft(checked, loaded, tokenizer, traces, folder, on_step=on_step)
+                look = partial(exam.solved, on_written=lambda _: advance(0, "looking: answering problems")) if exam else None
+                run_sft(checked, loaded, tokenizer, traces, folder, Outside(on_step=on_step, solved=look))
+
+
+def _traces(recipe: Recipe, train: list[Problem], tokenizer: Tokenizer, scorer: Scorer) -> list[CheckedTrace]:
+    """Of files, or worked solutions; general instructions among them."""
+    from magistral.curation import worked
+    from magistral.sft.stored import mixed, stored_traces
+    from magistral.sft.traces import checked_traces
+
+    assert recipe.sft is not None
+    if recipe.sft.traces:
+        return mixed(recipe, tokenizer, stored_traces(recipe, tokenizer))
+    solve, prompt_of = partial(worked, marks=tokenizer.marks), prompter(recipe, tokenizer)
+    return mixed(recipe, tokenizer, checked_traces(train, solve, scorer.score, prompt_of, tokenizer, n=recipe.sft.n_traces))

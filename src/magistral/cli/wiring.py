@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (TOML), as recipes/quickstart.toml.")]
 ModelName = Annotated[
     str | None,
-    typer.Option("--model", help="Begin with this model instead of the recipe's: smollm2, a folder, a .gguf file, or a run."),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Begin with this model instead of the recipe's: smollm2, a folder, a .gguf file, or a run.",
+    ),
 ]
-Out = Annotated[Path, typer.Option("--out", help="The run's folder.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The run's folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds; a finished one is left as it is.")]
 Set = Annotated[
     list[str] | None,
@@ -38,11 +43,13 @@ Mirrors = Annotated[
         "--mirror", metavar="NAME", help="Send the numbers to tensorboard, wandb, mlflow or trackio too; may be given again."
     ),
 ]
-Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Torch threads of this process.")]
+Threads = Annotated[int, typer.Option("--threads", metavar="N", min=1, max=1024, help="Torch threads of this process.")]
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="The server's folder.", show_default="~/.local/share/magistral, or under $XDG_DATA_HOME"),
 ]
+LINE_S = 30.0
+"""Between two lines of progress where no terminal shows a bar."""
 N_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
@@ -128,21 +135,22 @@ def scorer_of(recipe: Recipe, tokenizer: Tokenizer) -> Scorer:
 
 @contextmanager
 def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A bar with what is happening and how long is left; call it as `advance(1, "loss 0.31")`.
+    """A bar with what is happening and how long is left; call it as `advance(1, "loss 0.31")`. Where no terminal shows a bar,
+    as in a log, a line every LINE_S seconds and at the end.
 
     `total` is None where nobody knows how much there is to do."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        with _lines(title, total, done) as advance:
+            yield advance
+        return
+    known = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    unknown = (TextColumn("{task.completed:,}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *(unknown if total is None else known))
+    with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as bar:
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def advance(n: int, note: str | None = None) -> None:
@@ -151,3 +159,31 @@ def progress(title: str, total: int | None, done: int = 0) -> Iterator[Callable[
                 bar.update(task, note=note)
 
         yield advance
+
+
+@contextmanager
+def _lines(title: str, total: int | None, done: int) -> Iterator[Callable[..., None]]:
+    """Said by a thread, so that a stage that gets nothing done for long is heard of, too."""
+    start, over, note = time.monotonic(), threading.Event(), ""
+
+    def say() -> None:
+        of = "" if total is None else f" of {total:,}"
+        typer.echo(f"{title}: {done:,}{of} in {time.monotonic() - start:.0f} s{note and f', {note}'}", err=True)
+
+    def advance(n: int, said: str | None = None) -> None:
+        nonlocal done, note
+        done += n
+        note = note if said is None else said
+
+    def now_and_then() -> None:
+        while not over.wait(LINE_S):
+            say()
+
+    thread = threading.Thread(target=now_and_then, daemon=True)
+    thread.start()
+    try:
+        yield advance
+    finally:
+        over.set()
+        thread.join()
+        say()

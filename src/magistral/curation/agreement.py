@@ -1,81 +1,30 @@
 """Code problems: tests that the known solutions agree on (Magistral, arXiv 2506.10910, section 4.2).
 
 Every solution runs on every test, in the box. A test whose output too few agree on goes; where they agree and none gives what
-is expected, the expectation is rewritten to what they give; inputs that an engine made up get the agreed output. What is left
-is asked once for Python and once for C++.
+is expected, the expectation is rewritten to what they give; inputs that an engine made up (inputs.py) get the agreed output.
+What is left is asked once for Python and once for C++.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from magistral.curation.candidate import Candidate, Solution
+from magistral.curation.inputs import made_up
 from magistral.curation.stage import Dropped
-from magistral.engines.ask import Asker, Journal
 from magistral.errors import VerifierFailed
 from magistral.recipe_data import Programs
 from magistral.verifiers.code import CodeVerifier
 from magistral.verifiers.compare import same_output, same_value, told_line, told_value
 from magistral.verifiers.programs import ALIASES, CompileError, Program, ready
 from magistral.verifiers.sandbox.limits import End
-from magistral.verifiers.tests import N_TESTS, CodeTests, Test, read_tests
+from magistral.verifiers.tests import CodeTests, Test, read_tests
 
-_BLOCK = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _NAMES = {"python": "Python", "cpp": "C++20"}
-MAX_INPUT = 10_000
-"""Characters of an input that an engine made up (chosen)."""
-
-
-class WriteInputs:
-    """Asks for inputs where a problem of programs has solutions and fewer tests than a group is judged by."""
-
-    name = "tests-written"
-
-    def __init__(self, asker: Callable[[], Asker], journal: Path) -> None:
-        self.asker, self.journal = asker, journal
-
-    def __call__(self, candidates: Iterator[Candidate]) -> Iterator[Candidate]:
-        questions = ((c, c.id, _request(c)) for c in candidates)
-        for asked in self.asker().ask(questions, 1, Journal(self.journal)):
-            inputs = _inputs(asked.answers[0].text) if asked.answers else []
-            yield asked.thing.noted("inputs", inputs).noted(self.name, "inputs made up") if inputs else asked.thing
-
-
-def _request(candidate: Candidate) -> str | None:
-    """None where no inputs are wanted."""
-    if candidate.kind != "code" or len(candidate.solutions) < 2:
-        return None
-    try:
-        tests = read_tests(candidate.reference).tests if candidate.reference else ()
-    except VerifierFailed:
-        return None
-    if len(tests) >= N_TESTS or any(test.stdin is None for test in tests):
-        return None
-    return (
-        f"Here is a problem for a program that reads standard input.\n\n{candidate.question}\n\nWrite {N_TESTS - len(tests)} "
-        "different inputs that test such a program well: small ones, borders, large ones. Answer with a JSON list of texts, "
-        "each a whole input, in one block of triple backticks, and nothing after it."
-    )
-
-
-def _inputs(text: str) -> list[str]:
-    """Of the last block that is a list of texts; what a model writes may be anything."""
-    for block in reversed(_BLOCK.findall(text)):
-        try:
-            inputs = json.loads(block)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(inputs, list):
-            texts = [i for i in inputs if isinstance(i, str) and 0 < len(i) <= MAX_INPUT]
-            return list(dict.fromkeys(texts))[:N_TESTS]
-    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +61,14 @@ class Agreement:
             tests = read_tests(candidate.reference) if candidate.reference else None
         except VerifierFailed as e:
             return Dropped(candidate, "tests that cannot be read", str(e))
-        made_up = [Test(stdin=text, expected="") for text in candidate.notes.get("inputs", ())]
+        more = made_up(candidate)
         n_given = len(tests.tests) if tests else 0
         if not candidate.solutions:
             few = n_given < self.settings.n_least
             return Dropped(candidate, "neither solutions nor enough tests", f"{n_given} tests") if few else candidate
-        if not n_given and not made_up:
+        if not n_given and not more:
             return Dropped(candidate, "neither solutions nor enough tests", "no tests")
-        tests = tests.model_copy(update={"tests": (*tests.tests, *made_up)}) if tests else CodeTests(tests=tuple(made_up))
+        tests = tests.model_copy(update={"tests": (*tests.tests, *more)}) if tests else CodeTests(tests=more)
         by_solution = [outputs for s in candidate.solutions if any(outputs := self._outputs(s, tests))]
         if not by_solution:
             return Dropped(candidate, "no solution runs", f"{len(candidate.solutions)} solutions")

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from magistral.curation.sources.benchmarks import BENCHMARKS, read_benchmark
-from magistral.curation.sources.files import read_rows
+from magistral.curation.sources.files import read_rows, stem_of
 from magistral.errors import UserError
 from magistral.flow import Problem
 
@@ -44,6 +44,8 @@ class Candidate(BaseModel):
     """Programs that are said to solve a code problem."""
     licence: str = ""
     """Of the source."""
+    origin: str = ""
+    """The data set of a hub that it is from, with its commit."""
     notes: dict[str, Any] = Field(default_factory=dict)
     """What each stage found out, by the stage's name. What it changed it says under its own name, in words."""
 
@@ -81,12 +83,12 @@ class Candidate(BaseModel):
 
 
 def raw_candidates(paths: Iterable[Path]) -> Iterator[Candidate]:
-    """Rows of JSONL, CSV, TSV or Parquet files; one without an id is called by its file and place.
+    """Rows of files or data sets of a hub; one without an id is called by its file and place.
 
     Raises UserError, with file and line, for what is no candidate."""
     for path in paths:
         for number, row in enumerate(read_rows(path), 1):
-            values = {"id": f"{path.name.partition('.')[0]}-{number}"} | {k: v for k, v in row.values.items() if v is not None}
+            values = {"id": f"{stem_of(path)}-{number}"} | {k: v for k, v in row.values.items() if v is not None}
             try:
                 yield Candidate.model_validate(values)
             except ValidationError as e:

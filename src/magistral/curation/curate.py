@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
-from magistral.curation.agreement import Agreement, WriteInputs
+from magistral.curation.agreement import Agreement
 from magistral.curation.candidate import benchmark_questions, raw_candidates
 from magistral.curation.contamination import Contamination
 from magistral.curation.difficulty import Difficulty, Grader
 from magistral.curation.duplicates import Duplicates
 from magistral.curation.form import form
+from magistral.curation.inputs import WriteInputs
 from magistral.curation.pools import write_pools
 from magistral.curation.stage import Stage, Watch, run_stages
 from magistral.curation.translation import CheckAnswers, Translate

@@ -16,6 +16,7 @@ from typing import IO, Any
 from magistral.curation.candidate import Candidate
 from magistral.curation.stage import Dropped
 from magistral.engines.ask import Answer, Asked, Asker, Journal
+from magistral.engines.beside import beside
 from magistral.errors import VerifierFailed
 from magistral.flow import Outcome, Verdict
 from magistral.text.trace import parse
@@ -68,8 +69,8 @@ class Grader:
     ) -> Iterator[tuple[Asked[Candidate], Votes | None]]:
         """The candidates in order, with their votes; None where it was not wanted, or no completion could be had or judged."""
         questions = ((c, c.id, c.question if wanted(c) else None) for c in candidates)
-        for ordinal, asked in enumerate(self.asker.ask(questions, self.n, Journal(journal))):
-            yield asked, self._votes(asked.thing, asked.answers, ordinal)
+        asked = enumerate(self.asker.ask(questions, self.n, Journal(journal)))
+        return beside(asked, lambda one: (one[1], self._votes(one[1].thing, one[1].answers, one[0])))
 
     def _votes(self, candidate: Candidate, answers: list[Answer], draw: int) -> Votes | None:
         verdicts = [v for answer in answers if (v := self._verdict(candidate, answer, draw)) is not None]

@@ -1,203 +1,56 @@
-"""A teacher's completions become traces to learn from: graded, capped for each problem, balanced by difficulty and length.
-
-candidates.jsonl   traces that may be learned from, before the balance
-traces.jsonl       the traces, a line each: TraceLine
-distill.json       what was asked, kept and dropped, and what it cost
-answers/           every completion as it came (engines/ask.py)
-"""
+"""A teacher's completions become traces to learn from; answers/ keeps every one as it came (engines/ask.py)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from statistics import fmean, quantiles
-from typing import Any
 
+from magistral.curation.traces import Sieve, Tally, TraceLine
 from magistral.engines.ask import Answer, Asked, Asker, Journal
-from magistral.engines.base import BudgetSpent
+from magistral.engines.beside import beside
 from magistral.errors import VerifierFailed
 from magistral.flow import Completion, Finish, Outcome, Problem, Scored
-from magistral.log import write_atomically
-from magistral.recipe_data import Distill
-from magistral.rewards.language import language_consistency
-
-CUTS = (1 / 3, 2 / 3)
-"""Pass rates between hard, medium and easy (chosen)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceLine:
-    """A trace with where it is from. Example: {"id": "chain_sum-3/0", "question": "2 + 3 = ?", "thinking": "…", …}"""
-
-    id: str
-    """The problem's, and the completion's place."""
-    question: str
-    reference: str
-    thinking: str
-    summary: str
-    n_tokens: int
-    n_thinking: int
-    pass_rate: float
-    """Of the teacher on this problem."""
-    cell: str
-    """Difficulty; after the balance with length, as "hard, long"."""
-    language: str
-    family: str
-    teacher: str
-    licence: str
-    seed: int
-    temperature: float
-
-
-@dataclass
-class Tally:
-    """What became of the completions."""
-
-    asked: int = 0
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    tokens: int = 0
-    spent: float = 0.0
 
 
 class Distiller:
-    def __init__(
-        self,
-        settings: Distill,
-        asker: Asker,
-        score: Callable[[Completion], Scored],
-        encode: Callable[[str], Sequence[int]],
-        *,
-        teacher: str,
-        temperature: float,
-    ) -> None:
-        """`encode`: text to the tokens of the model that will learn, by which lengths are told."""
-        self.settings, self.asker, self.score, self.encode = settings, asker, score, encode
-        self.teacher, self.temperature = teacher, temperature
-        self.tally = Tally()
+    def __init__(self, sieve: Sieve, asker: Asker, score: Callable[[Completion], Scored]) -> None:
+        self.sieve, self.asker, self.score = sieve, asker, score
 
     def distil(self, problems: Iterable[Problem], folder: Path, watch: Callable[[Tally], None] = lambda _: None) -> Tally:
         """Traces in `folder`/traces.jsonl. What was asked before is read from the journal.
 
         Raises BudgetSpent, after the traces that there are have been written."""
-        spent: BudgetSpent | None = None
-        with (folder / ".candidates.partial").open("w", encoding="utf-8") as file:
-            try:
-                for line in self._candidates(problems, folder / "answers", watch):
-                    file.write(json.dumps(asdict(line), ensure_ascii=False) + "\n")
-            except BudgetSpent as e:
-                spent = e
-        (folder / ".candidates.partial").replace(folder / "candidates.jsonl")
-        n_kept = balance(folder / "candidates.jsonl", folder / "traces.jsonl", self.settings.most_over)
-        self.tally.dropped += Counter({"more than its cell may hold": self.tally.kept - n_kept})
-        self.tally.kept = n_kept
-        said = {**vars(self.tally), "teacher": self.teacher, "licence": self.settings.licence}
-        write_atomically(folder / "distill.json", json.dumps(said, indent=1) + "\n")
-        if spent is not None:
-            raise spent
-        return self.tally
+        return self.sieve.write(self._lines(problems, folder / "answers", watch), folder)
 
-    def _candidates(self, problems: Iterable[Problem], answers: Path, watch: Callable[[Tally], None]) -> Iterator[TraceLine]:
+    def _lines(self, problems: Iterable[Problem], answers: Path, watch: Callable[[Tally], None]) -> Iterator[TraceLine]:
+        journal, settings, tally = Journal(answers), self.sieve.settings, self.sieve.tally
         questions = ((p, p.id, p.question) for p in problems)
-        journal = Journal(answers)
-        for ordinal, asked in enumerate(self.asker.ask(questions, self.settings.n_completions, journal)):
-            lines = self._of_problem(asked, ordinal)
-            self.tally.kept += len(lines)
-            self.tally.spent = journal.spent
-            watch(self.tally)
-            yield from lines
+        asking = enumerate(self.asker.ask(questions, settings.n_completions, journal))
+        for graded in beside(asking, lambda one: self._graded(one[1], one[0])):
+            scored = [s for _, s in graded if s is not None]
+            tally.asked += len(graded)
+            tally.tokens += sum(n_tokens for n_tokens, _ in graded)
+            tally.dropped += Counter({
+                "the engine gave up": settings.n_completions - len(graded), "could not be judged": len(graded) - len(scored),
+            })  # fmt: skip
+            n_right = sum(s.verdict.outcome is Outcome.RIGHT for s in scored)
+            yield from self.sieve.take(scored, pass_rate=n_right / max(1, len(scored)), room=settings.most_per_problem)
+            tally.spent = journal.spent
+            watch(tally)
 
-    def _of_problem(self, asked: Asked[Problem], ordinal: int) -> list[TraceLine]:
-        """The traces of one problem that may be learned from, at most `most_per_problem`."""
-        tally = self.tally
-        tally.dropped += Counter({"the engine gave up": self.settings.n_completions - len(asked.answers)})
-        scored = [(answer, s) for answer in asked.answers if (s := self._scored(asked.thing, answer, ordinal)) is not None]
-        n_right = sum(s.verdict.outcome is Outcome.RIGHT for _, s in scored)
-        lines: list[TraceLine] = []
-        for answer, s in scored:
-            n_thinking = len(self.encode(s.trace.thinking))
-            if fault := self._fault(s, n_thinking):
-                tally.dropped[fault] += 1
-            elif len(lines) == self.settings.most_per_problem:
-                tally.dropped["more than a problem may have"] += 1
-            else:
-                lines.append(self._line(answer, s, n_thinking, n_right / len(scored)))
-        return lines
+    def _graded(self, asked: Asked[Problem], ordinal: int) -> list[tuple[int, Scored | None]]:
+        """(tokens, the completion with its verdict or None where it could not be judged) of each answer."""
+        return [self._one(asked.thing, answer, ordinal) for answer in asked.answers]
 
-    def _scored(self, problem: Problem, answer: Answer, ordinal: int) -> Scored | None:
-        tokens = tuple(self.encode(answer.text))
-        self.tally.asked += 1
-        self.tally.tokens += len(tokens)
+    def _one(self, problem: Problem, answer: Answer, ordinal: int) -> tuple[int, Scored | None]:
+        tokens = tuple(self.sieve.encode(answer.text))
         completion = Completion(
             problem=problem, group=ordinal, index=answer.index, seed=answer.seed, prompt_tokens=(), tokens=tokens,
             logprobs=(0.0,) * len(tokens), versions=(0,) * len(tokens), text=answer.text,
             finish=Finish.STOP if answer.stopped else Finish.LENGTH,
         )  # fmt: skip
         try:
-            return self.score(completion)
+            return len(tokens), self.score(completion)
         except VerifierFailed:
-            self.tally.dropped["could not be judged"] += 1
-            return None
-
-    def _fault(self, scored: Scored, n_thinking: int) -> str:
-        """Why a trace is not learned from; empty if it may be."""
-        if scored.completion.finish is not Finish.STOP:
-            return "cut off at the limit of tokens"
-        if scored.verdict.stage == "format":
-            return "malformed"
-        if scored.verdict.outcome is not Outcome.RIGHT:
-            return "not right"
-        if n_thinking < self.settings.min_thinking:
-            return "too little thinking"
-        consistent, _ = language_consistency(scored.completion.problem, scored.trace)
-        return "" if consistent else "mixed languages"
-
-    def _line(self, answer: Answer, scored: Scored, n_thinking: int, pass_rate: float) -> TraceLine:
-        problem = scored.completion.problem
-        return TraceLine(
-            id=f"{problem.id}/{answer.index}", question=problem.question, reference=problem.reference,
-            thinking=scored.trace.thinking, summary=scored.trace.summary, n_tokens=len(scored.completion.tokens),
-            n_thinking=n_thinking, pass_rate=pass_rate, cell=("hard", "medium", "easy")[sum(pass_rate > cut for cut in CUTS)],
-            language=problem.language, family=problem.family, teacher=self.teacher, licence=self.settings.licence,
-            seed=answer.seed, temperature=self.temperature,
-        )  # fmt: skip
-
-
-def balance(source: Path, to: Path, most_over: float) -> int:
-    """Copy traces, at most `most_over` times as many of a cell as a cell has on average; returns how many.
-
-    A cell is a difficulty and a third of the lengths. Which of a cell stay is drawn by a hash of their names."""
-    lengths = [row["n_tokens"] for row in _rows(source)]
-    cuts = quantiles(lengths, n=3) if len(lengths) > 1 else []
-    names: dict[str, list[bytes]] = defaultdict(list)
-    for row in _rows(source):
-        names[_cell(row, cuts)].append(_rank(row["id"]))
-    most = round(most_over * fmean(map(len, names.values()))) if names else 0
-    limits = {cell: sorted(ranks)[most - 1] if len(ranks) > most else b"\xff" * 9 for cell, ranks in names.items()}
-    n = 0
-    partial = to.with_name(f".{to.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for row in _rows(source):
-            cell = _cell(row, cuts)
-            if _rank(row["id"]) <= limits[cell]:
-                n += 1
-                file.write(json.dumps({**row, "cell": cell}, ensure_ascii=False) + "\n")
-    partial.replace(to)
-    return n
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
-
-
-def _cell(row: dict[str, Any], cuts: Sequence[float]) -> str:
-    return f"{row['cell']}, {('short', 'middling', 'long')[sum(row['n_tokens'] > cut for cut in cuts)]}"
-
-
-def _rank(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(errors="replace"), digest_size=8).digest()
+            return len(tokens), None

@@ -17,7 +17,7 @@ from magistral.show.words import maj_name, row_name
 MAX_COMPLETIONS = 400  # chosen: about a megabyte of page, which any browser filters at once
 
 _CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "sft": {"loss": ("loss", "held_out_loss"), "learning rate": ("lr",)},
+    "sft": {"loss": ("loss", "held_out_loss"), "problems solved": ("solved",), "learning rate": ("lr",)},
     "rl": {
         "reward": ("reward/mean",),
         "reward by part": ("reward/format", "reward/correctness", "reward/length", "reward/language"),

@@ -14,7 +14,10 @@ from magistral.show.read import PARTS, Kept, Run, before_and_after, mean_parts
 from magistral.show.visible import visible
 from magistral.show.words import duration, maj_name, number, percent, row_name
 
-_CURVES = {"sft": ("loss", "held_out_loss"), "rl": ("reward/mean", "right", "well_formed", "tokens_mean", "entropy", "loss")}
+_CURVES = {
+    "sft": ("loss", "held_out_loss", "solved"),
+    "rl": ("reward/mean", "right", "well_formed", "tokens_mean", "entropy", "loss"),
+}
 _BARS = "▁▂▃▄▅▆▇█"
 _MAX_LINES = 24  # of one block of a completion; the report has them whole
 _MAX_CHARACTERS = 4000

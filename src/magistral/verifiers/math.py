@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
@@ -30,6 +31,8 @@ MAX_DEPTH = 64
 MAX_UNORDERED = 16
 """chosen: longer sets must be in the reference's order, since each part may be compared with each."""
 
+_WITHIN = re.compile(r"(.+) to within (\d{1,9}(?:\.\d{1,9})?(?:[eE]-?\d{1,2})?)", re.DOTALL)
+"""A reference that says itself how far off a number may be, as "4.2 to within 0.1"."""
 _BASE = re.compile(r"\(?([0-9A-Z]*\d[0-9A-Z]*)\)?_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))")
 _DECIMAL_COMMA = re.compile(r"([+-]?\d+|[+-]?\d{1,3}(?:[. ]\d{3})+),(\d+|\d*\(\d+\))((?:%|\\text\{[^{}]*\}| ?[a-zA-Z]{2,})?)")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
@@ -74,6 +77,8 @@ class MathVerifier:
     def compare(self, answer: str, reference: str, *, question: str = "") -> Verdict:
         """Bare answers, without box. A unit that the question names may be left out."""
         start = time.perf_counter()
+        said = _WITHIN.fullmatch(reference)
+        reference, within = (said[1], Fraction(said[2])) if said else (reference, Fraction(0))
         if not reference.strip():
             judged = Judged(Outcome.ERROR, "the reference is empty", "format")
         elif not answer.strip():
@@ -83,7 +88,7 @@ class MathVerifier:
         elif _depth(answer) > MAX_DEPTH:
             judged = Judged(Outcome.UNPARSABLE, f"the answer is nested over {MAX_DEPTH} deep", "format")
         else:
-            judged = _Comparison(self.pool, question).values(normalise(answer), normalise(reference))
+            judged = _Comparison(self.pool, question, within).values(normalise(answer), normalise(reference))
         return Verdict(
             outcome=judged.outcome,
             reason=judged.reason[:300],
@@ -102,15 +107,16 @@ def _depth(text: str) -> int:
 class _Comparison:
     """Of one answer with one reference, under one deadline."""
 
-    def __init__(self, pool: Pool, question: str) -> None:
+    def __init__(self, pool: Pool, question: str, within: Fraction) -> None:
         self.pool = pool
+        self.within = within
         self.words = frozenset(re.findall(r"[^\W\d_]{3,}", question.lower()))
         self.budget = Budget(pool.deadline_s)
 
     def values(self, a: str, r: str) -> Judged:
         if a == r:
             return _said(a == r, a, r)
-        a_number, r_number = read_number(a), read_number(r)
+        a_number, r_number = read_number(a), self._reference(r)
         if a_number and r_number:
             return _said(equal_numbers(a_number, r_number), a, r)
         if (wanted := word(r)) is not None:
@@ -129,6 +135,10 @@ class _Comparison:
         if a_shape or r_shape:
             return Judged(Outcome.WRONG, f"{a} and {r} are not of one form", "exact")
         return self._equations(split_equation(a), split_equation(r))
+
+    def _reference(self, r: str) -> Number | None:
+        number = read_number(r)
+        return number and replace(number, tolerance=max(number.tolerance, self.within))
 
     def _shape(self, text: str, number: Number | None) -> Shape | None:
         """None for a number, with a unit as without: `1,234 cm` is no list."""
@@ -179,7 +189,7 @@ class _Comparison:
         if a_unit and not r_unit and not may_be_left_out(a_unit, self.words):
             return Judged(Outcome.UNPARSABLE, f"{a_unit!r} is no unit of this question", "exact")
         a_value, r_value = _inside(a_value), _inside(r_value)
-        a_number, r_number = read_number(a_value), read_number(r_value)
+        a_number, r_number = read_number(a_value), self._reference(r_value)
         if a_number and r_number:
             return _said(equal_numbers(a_number, r_number), a, r)
         if a_value == r_value:

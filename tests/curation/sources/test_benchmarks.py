@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from magistral.curation.sources.benchmarks import BENCHMARKS, Selection, read_benchmark
+from magistral.curation.sources.files import read_rows
 from magistral.errors import UnknownName, UserError
 from magistral.eval.protocol import PROTOCOLS
 from magistral.flow import Outcome, Trace
 from magistral.verifiers.choice import read_key
 from magistral.verifiers.judges import Judges
+from magistral.verifiers.math import MathVerifier
 from magistral.verifiers.tests import read_tests
 
 DATA = Path(__file__).parents[3] / ".." / "shared" / "data"
@@ -28,6 +30,10 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def boxed(answer: str) -> Trace:
+    return Trace(thinking="so", summary=f"\\boxed{{{answer}}}", well_formed=True)
 
 
 @pytest.mark.parametrize(
@@ -82,16 +88,59 @@ def test_a_translation_with_another_answer_is_refused(tmp_path: Path) -> None:
         ("aime24", [{"id": "a", "problem": "?"}], "test.jsonl:1: no column 'answer'"),
         ("aime24", [AIME, AIME], "two problems in"),
         ("olympiadbench", [{"id": 1, "question": "?", "final_answer": "2"}], "final_answer is no list"),
+        (
+            "olympiadbench",
+            [{"id": 1, "question": "?", "final_answer": ["2"], "error": "0.1,0.2"}],
+            "the error '0.1,0.2' is no number",
+        ),
         ("humaneval_x", [{"task_id": "Python/0", "prompt": "x = 1", "test": ""}], "the prompt defines no function"),
         ("livecodebench_v5", [{"question_id": "a", "contest_date": "soon"}], "contest_date is no day"),
         ("aime24", [], "nothing in"),
     ],
-    ids=["no answer", "an id twice", "no list of answers", "no function", "no day", "empty"],
+    ids=["no answer", "an id twice", "no list of answers", "two errors", "no function", "no day", "empty"],
 )
 def test_what_cannot_be_read_is_said(name: str, rows: list[dict[str, Any]], said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=ONE_LINE) as e:
         read_benchmark(name, lines(tmp_path / "test.jsonl", rows))
     assert said in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "right", "wrong"),
+    [
+        ({"final_answer": ["4.2"], "error": "1e-1", "unit": "%"}, ["4.2", "4.1", "4.3\\%", "4.25"], ["4.31", "4.09", "42"]),
+        ({"final_answer": ["$15$"], "unit": "km/h"}, ["15", "15 km/h", "15\\text{ km/h}"], ["15 m", "15.01"]),
+        ({"final_answer": ["32"], "unit": "$cm^2$"}, ["32", "32\\text{ cm}^2"], ["32 km", "32.5"]),
+        ({"final_answer": ["$69$,$84$"], "is_multiple_answer": True}, ["69, 84", "84, 69", "$84$ and $69$"], ["69", "69, 85"]),
+        ({"final_answer": ["$(6,3),(9,3)$"], "is_multiple_answer": True}, ["(9,3),(6,3)"], ["(3,6),(9,3)"]),
+    ],
+    ids=["an error", "a unit", "a unit with a power", "two answers", "two pairs"],
+)
+def test_olympiadbench_s_own_units_tolerances_and_lists_hold(
+    row: dict[str, Any], right: list[str], wrong: list[str], tmp_path: Path
+) -> None:
+    rows = [{"id": 1, "question": "How much?", **row}]
+    [problem] = read_benchmark("olympiadbench", lines(tmp_path / "test.jsonl", rows))
+    with Judges() as judges:
+        verifier = judges.verifier("math")
+        assert isinstance(verifier, MathVerifier)
+        found = {a: verifier.compare(a, problem.reference, question=problem.question) for a in right + wrong}
+    assert [a for a, verdict in found.items() if verdict.outcome is Outcome.RIGHT] == right
+
+
+def test_every_reference_of_olympiadbench_equals_itself() -> None:
+    if not DATA.exists():
+        pytest.skip(f"the benchmarks are not here: {DATA}")
+    answers = {
+        row.values["id"]: row.values["final_answer"] for row in read_rows(DATA / "olympiadbench/oe_to_maths_en_comp.jsonl")
+    }
+    with Judges() as judges:
+        unlike = [
+            p.id
+            for p in read_benchmark("olympiadbench", DATA)
+            if judges.verify(boxed(", ".join(answers[int(p.id)])), p).outcome is not Outcome.RIGHT
+        ]
+    assert unlike == []
 
 
 def test_a_benchmark_that_is_not_there_is_said(tmp_path: Path) -> None:

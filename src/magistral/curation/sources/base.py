@@ -1,12 +1,19 @@
-"""What a source is, and the names by which recipes ask for one."""
+"""What a source is, the names by which recipes ask for one, and the rows that problems are read from."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from magistral.flow import Problem
 from magistral.recipe import Problems
 from magistral.registry import Registry
+
+
+class Row(NamedTuple):
+    where: str
+    """Example: "mine.jsonl:17"; of a Parquet file "mine.parquet, row 17"."""
+    values: Mapping[str, Any]
 
 
 class Source(Protocol):

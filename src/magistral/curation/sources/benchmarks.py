@@ -6,6 +6,7 @@ published.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +14,8 @@ from itertools import count
 from pathlib import Path
 
 from magistral.curation.sources import gpqa, livecodebench, programs
-from magistral.curation.sources.files import Layout, Row, needed, read_problems, read_rows
+from magistral.curation.sources.base import Row
+from magistral.curation.sources.files import Layout, needed, read_problems, read_rows
 from magistral.errors import UserError
 from magistral.flow import Problem
 from magistral.registry import Registry
@@ -46,6 +48,7 @@ class Benchmark:
     """Its authors ask that no problem be published in plain text: reports leave its texts out."""
 
 
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]-?\d+)?")
 BENCHMARKS = Registry[Benchmark]("benchmark")
 
 
@@ -94,14 +97,21 @@ def _gsm8k(row: Row, number: int) -> Problem:
 
 
 def _olympiad(row: Row, number: int) -> Problem:
-    """Several answers are one list. A tolerance of the set's own is not taken over: the verifier's rule is one for all."""
+    """Several answers are one list. A single one has the unit that the set names, and all the tolerance that it allows."""
     answers = row.values.get("final_answer")
     if not isinstance(answers, list) or not answers:
         raise UserError(f"{row.where}: final_answer is no list of answers")
+    reference = ", ".join(str(a).strip().strip("$") for a in answers)
+    if (unit := str(row.values.get("unit") or "").strip("$ ")) and not row.values.get("is_multiple_answer"):
+        reference += f" {unit}"
+    if error := row.values.get("error"):
+        if not _NUMBER.fullmatch(str(error)):
+            raise UserError(f"{row.where}: the error {error!r} is no number")
+        reference += f" to within {error}"
     context = row.values.get("context")
     return Problem(
         id=needed(row, "id"), question="\n\n".join(filter(None, [context, needed(row, "question")])),
-        reference=", ".join(str(a).strip().strip("$") for a in answers), family=str(row.values.get("subfield", "")),
+        reference=reference, family=str(row.values.get("subfield", "")),
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Problems from files of your own: JSONL, CSV, TSV or Parquet, plain or (but Parquet) as .gz, read row by row.
 
-In a recipe each family is a file:
+In a recipe each family is a file, or a data set of a hub (hub.py says how it is named):
 
     [problems]
     source = "files"
@@ -13,14 +13,15 @@ import csv
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from magistral.curation.sources.base import SOURCES
+from magistral.curation.sources import hub
+from magistral.curation.sources.base import SOURCES, Row
 from magistral.curation.sources.reasoning_gym import apportion
 from magistral.errors import RecipeError, UserError
 from magistral.flow import Problem
@@ -30,12 +31,6 @@ from magistral.verifiers import VERIFIERS
 
 ROWS_AT_ONCE = 1000
 csv.field_size_limit(1 << 28)  # of the standard library's 128 kB, the tests of one code problem may take many times as much
-
-
-class Row(NamedTuple):
-    where: str
-    """Example: "mine.jsonl:17"; of a Parquet file "mine.parquet, row 17"."""
-    values: Mapping[str, Any]
 
 
 class Layout(BaseModel):
@@ -53,7 +48,10 @@ class Layout(BaseModel):
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of one file, few in memory at a time. Raises UserError naming file and line where one cannot be read."""
+    """The rows of one file or data set, few in memory at a time. Raises UserError naming the row that cannot be read."""
+    if is_of_hub(path):
+        yield from hub.rows(path)
+        return
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
     if suffix not in _READERS:
         raise UserError(
@@ -63,6 +61,15 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield from _READERS[suffix](path)
 
 
+def is_of_hub(path: Path) -> bool:
+    return str(path).startswith(hub.PREFIX)
+
+
+def stem_of(path: Path) -> str:
+    """What rows without an id of their own are called by."""
+    return hub.Place.of(path).stem if is_of_hub(path) else path.name.partition(".")[0]
+
+
 def read_problems(layout: Layout, family: str = "") -> Iterator[Problem]:
     """Raises UserError naming file and line of a row without question or reference, or with an unknown verifier."""
     for ordinal, row in enumerate(read_rows(layout.path)):
@@ -70,7 +77,7 @@ def read_problems(layout: Layout, family: str = "") -> Iterator[Problem]:
         if kind not in VERIFIERS:
             raise UserError(f"{row.where}: no verifier named {kind!r}; {nearest(kind, VERIFIERS)}")
         yield Problem(
-            id=_text(row, "id") or f"{family or layout.path.name.partition('.')[0]}-{ordinal}",
+            id=_text(row, "id") or f"{family or stem_of(layout.path)}-{ordinal}",
             question=needed(row, layout.question), reference=needed(row, layout.reference), kind=kind,
             family=_text(row, "family") or family, language=_text(row, "language") or layout.language,
         )  # fmt: skip

@@ -15,7 +15,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from magistral.curation.sources.files import Row, needed, read_rows
+from magistral.curation.sources.base import Row
+from magistral.curation.sources.files import needed, read_rows
 from magistral.errors import UserError
 from magistral.flow import Problem
 

@@ -16,7 +16,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from magistral.curation.sources.files import Row, needed, read_rows
+from magistral.curation.sources.base import Row
+from magistral.curation.sources.files import needed, read_rows
 from magistral.errors import UserError
 from magistral.flow import Problem
 

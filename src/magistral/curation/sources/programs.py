@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from magistral.curation.sources.files import Row, needed
+from magistral.curation.sources.base import Row
+from magistral.curation.sources.files import needed
 from magistral.errors import UserError
 from magistral.flow import Problem
 from magistral.verifiers.asserts import calls_of_asserts
