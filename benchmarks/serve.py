@@ -148,11 +148,11 @@ async def first_token_s(server: Server) -> float:
 
 def engine_alone() -> dict[str, Any]:
     """Run in a process of its own: the same prompts and seeds without a server."""
-    from magistral.cli.served import load_served
+    from magistral.cli.served import Means, load_served
     from magistral.engines.base import Request
     from magistral.serve.events import Ask, Turn
 
-    served = load_served("smollm2", n_slots=max(CLIENTS), window=None, threads=1)
+    served = load_served("smollm2", Means(n_slots=max(CLIENTS), threads=1))
     engine, prompt = served.engine, tuple(served.prompt(Ask(turns=(Turn(role="user", text=QUESTION),)))[0])
 
     def write(n_rows: int, max_tokens: int) -> dict[str, float]:

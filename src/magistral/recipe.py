@@ -124,11 +124,18 @@ class Engine(Section):
     """Completions written at once, by each generator."""
     weights: Literal["float32", "int8"] = "float32"
     """How the native engine holds the matrices; `int8` is faster on a CPU and not quite exact, which the ratio corrects."""
+    cache_mb: int | None = Field(default=None, gt=0)
+    """Memory for keys and values of what is being written; where it is full the youngest completions wait. None: what `n_slots`
+    windows need, at most 4096 unless one window needs more."""
+    prefix_mb: int = Field(default=256, ge=0)
+    """Memory for those of prompts that later requests may begin with."""
 
     @model_validator(mode="after")
-    def _weights_are_native(self) -> Self:
-        if self.kind == "vllm" and self.weights != "float32":
-            raise ValueError(f'weights="{self.weights}" is for kind = "native": leave it out')
+    def _settings_are_native(self) -> Self:
+        native = {"weights": "float32", "cache_mb": None, "prefix_mb": 256}
+        changed = [name for name, usual in native.items() if getattr(self, name) != usual]
+        if self.kind == "vllm" and changed:
+            raise ValueError(f'{changed[0]}={getattr(self, changed[0])} is for kind = "native": leave it out')
         return self
 
 

@@ -121,7 +121,7 @@ def command(
     if not names:
         _refuse(context, OF_ASKING, "goes with the name of a benchmark")
     from magistral.cli.benchmarks import Wishes, measure_all, regrade_all, report
-    from magistral.cli.voices import Means
+    from magistral.cli.served import Means
     from magistral.curation.sources.benchmarks import Selection
     from magistral.verifiers.judges import Judges
 
@@ -175,9 +175,8 @@ def _held_out(recipe: Path, out: Path, model: str | None, resume: bool, set_: li
         from magistral.pipeline.ledger import seed_of
 
         e, prompt_of = checked.eval, prompter(checked, tokenizer)
-        engine = NativeEngine(
-            loaded, tokenizer.eos, n_slots=checked.engine.n_slots, window=checked.model.window, weights=checked.engine.weights
-        )
+        native = checked.engine.model_dump(exclude={"kind"})
+        engine = NativeEngine(loaded, tokenizer.eos, window=checked.model.window, **native)
         del loaded
         requests = [
             (p, Request(

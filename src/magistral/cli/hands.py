@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from magistral.cli.served import endpoint
+from magistral.cli.served import Means, endpoint, make_engine
 from magistral.cli.wiring import progress, scorer_of, unfinished
 from magistral.errors import RecipeError
 from magistral.recipe import Recipe
@@ -17,7 +17,7 @@ from magistral.recipe_data import Asked
 
 if TYPE_CHECKING:
     from magistral.engines.ask import Asker
-    from magistral.engines.base import Engine, Request, Written
+    from magistral.engines.base import Request, Writer, Written
     from magistral.engines.http import Budget, Endpoint
     from magistral.text.tokens import Tokenizer
     from magistral.verifiers.judges import Judges
@@ -84,20 +84,19 @@ class RecipeHands:
         return _asker(recipe, asked, engine, lambda written: written.text, None, n_parallel=asked.n_parallel, meter=budget)
 
     def _native(self, recipe: Recipe, asked: Asked, model: str) -> Asker:
-        import torch
+        from magistral.flow import Problem
+        from magistral.pipeline.growing import completion_of
+        from magistral.text.stream import completion_text
 
-        from magistral.engines.native.engine import NativeEngine
-        from magistral.models.load import load_model
-        from magistral.text.versions import as_version, version_of
+        means = Means(window=recipe.model.window, threads=self.n_threads, **recipe.engine.model_dump(exclude={"kind"}))
+        engine, facts = make_engine(model, means, recipe.prompt.version)
+        tokenizer, text = facts.tokenizer, completion_text(facts.tokenizer, begun=recipe.prompt.begin_thinking)
+        nothing = Problem(id="", question="", reference="")
 
-        torch.set_num_threads(self.n_threads)
-        loaded, tokenizer = load_model(model)
-        tokenizer = as_version(tokenizer, version_of(recipe.prompt.version))
-        e = recipe.engine
-        engine = NativeEngine(loaded, tokenizer.eos, n_slots=e.n_slots, window=recipe.model.window, weights=e.weights)
-        return _asker(
-            recipe, asked, engine, _decoder(tokenizer, begun=recipe.prompt.begin_thinking), tokenizer, n_parallel=e.n_slots
-        )
+        def said(written: Written) -> str:
+            return text(completion_of(written, nothing, 0, tokenizer.decode))
+
+        return _asker(recipe, asked, engine, said, tokenizer, n_parallel=means.n_slots)
 
     def tokenizer(self) -> Tokenizer:
         """The recipe's model's: what counts tokens, whoever wrote them."""
@@ -117,7 +116,7 @@ class RecipeHands:
 def _asker(
     recipe: Recipe,
     asked: Asked,
-    engine: Engine,
+    engine: Writer,
     text: Callable[[Written], str],
     tokenizer: Tokenizer | None,
     *,
@@ -145,21 +144,3 @@ def _asker(
         return seed_of(recipe.seed, "ask", name, place)
 
     return Asker(engine, request=request, text=text, seed=seed, n_parallel=n_parallel, meter=meter)
-
-
-def _decoder(tokenizer: Tokenizer, *, begun: bool) -> Callable[[Written], str]:
-    """A completion's text; its thinking between the marks of text, whichever marks the model has, and the opening one where the
-    prompt ended with it (`begun`)."""
-    from magistral.text.stream import parse_tokens
-    from magistral.text.trace import THINK_TEXT
-
-    def text(written: Written) -> str:
-        tokens = written.tokens[:-1] if written.finish == "stop" else written.tokens
-        if not tokenizer.marks_are_tokens:
-            return (f"{THINK_TEXT.open}\n" if begun else "") + tokenizer.decode(tokens)
-        trace = parse_tokens(tokenizer, [*([tokenizer.control_id(tokenizer.marks.open)] if begun else []), *tokens])
-        if not trace.well_formed:
-            return tokenizer.decode(tokens)
-        return f"{THINK_TEXT.open}\n{trace.thinking}\n{THINK_TEXT.close}\n{trace.summary}"
-
-    return text

@@ -69,9 +69,8 @@ class Ingredients:
             raise RecipeError(
                 'engine.kind="vllm": a run cannot send weights to vLLM yet; plan it with --dry-run, or set engine.kind="native"'
             )
-        return NativeEngine(
-            self.model, self.tokenizer.eos, n_slots=settings.n_slots, window=self.recipe.model.window, weights=settings.weights
-        )
+        native = settings.model_dump(exclude={"kind"})
+        return NativeEngine(self.model, self.tokenizer.eos, window=self.recipe.model.window, **native)
 
     def learner(self, ranks: Ranks = ALONE) -> Learner:
         trainer = Trainer(self.model, self.rl, seed=self.recipe.seed, temperature=self.rl.temperature, ranks=ranks)

@@ -87,7 +87,8 @@ class Phases:
     def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float, Top]]:
         """Tokens that have come since, with their log-probabilities and those of the likeliest."""
         self._written = written
-        top: Iterable[Top] = written.top[n_taken:] or itertools.repeat(())
+        n = len(written.tokens) - n_taken
+        top: Iterable[Top] = written.top[-n:] if written.top else itertools.repeat(())  # none of what another engine began
         return zip(written.tokens[n_taken:], written.logprobs[n_taken:], top, strict=False)
 
     def kept(self, token: int) -> Sequence[int]:

@@ -11,10 +11,10 @@ from typing import Any
 
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Ended, Event, Failed, Note, Piece, Usage
+from magistral.serve.job import Full, Job
 from magistral.serve.model import Served
 from magistral.serve.phases import Terms
-from magistral.serve.scheduler import Full, Job, Scheduler
-from magistral.serve.steering import Closing
+from magistral.serve.pool import Pool
 
 RESERVED_SHARE = 4
 """Without a wish, thinking leaves one part in so many of max_tokens to the answer (chosen)."""
@@ -28,7 +28,7 @@ class Ticket:
     id: str
     ask: Ask
     served: Served
-    scheduler: Scheduler
+    pool: Pool
     jobs: list[Job] = field(default_factory=list)
     owner: str = ""
     """Who may steer it: the key it was asked with."""
@@ -87,35 +87,33 @@ class Ticket:
     def cancel(self) -> None:
         for job in self.jobs:
             if job.phases.index not in self.ends and not self.failed:
-                self.scheduler.cancel(job)
+                self.pool.cancel(job)
 
     def answer_now(self) -> None:
         """Raises Refused where the model cannot be told what to write."""
         self.served.require_tokens()
         for job in self.jobs:
-            self.scheduler.answer_now(job)
+            self.pool.answer_now(job)
 
 
 class Service:
     def __init__(self, models: Sequence[Served], *, max_waiting: int = 64) -> None:
         assert models
         self.models = {served.name: served for served in models}
-        self.schedulers = {s.name: Scheduler(s.engine, n_slots=s.n_slots, max_waiting=max_waiting) for s in models}
+        self.pools = {served.name: Pool(served, max_waiting=max_waiting) for served in models}
         self.running: dict[str, Ticket] = {}
 
     @property
     def ready(self) -> bool:
-        return all(scheduler.ready for scheduler in self.schedulers.values())
+        return all(pool.ready for pool in self.pools.values())
 
     def start(self) -> None:
-        for scheduler in self.schedulers.values():
-            scheduler.start(asyncio.get_running_loop())
+        for pool in self.pools.values():
+            pool.start()
 
     async def stop(self) -> None:
-        for scheduler in self.schedulers.values():
-            await asyncio.to_thread(scheduler.stop)
-            if isinstance(scheduler.engine, Closing):
-                await asyncio.to_thread(scheduler.engine.close)
+        for pool in self.pools.values():
+            await pool.stop()
 
     def model(self, name: str) -> Served:
         if not name:
@@ -139,7 +137,7 @@ class Service:
         if not prompt:
             raise Refused("bad_request", "the prompt is empty", field="messages")
         terms = _terms(ask, served, served.n_prompt(prompt))
-        ticket = Ticket(id=secrets.token_hex(12), ask=ask, served=served, scheduler=self.schedulers[served.name], owner=owner)
+        ticket = Ticket(id=secrets.token_hex(12), ask=ask, served=served, pool=self.pools[served.name], owner=owner)
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         n, options = ask.vote.k if ask.vote else ask.n, served.options(ask)
         ticket.jobs = [
@@ -155,9 +153,9 @@ class Service:
         if notes or prompt_notes:
             ticket.take([*notes, *prompt_notes])
         try:
-            ticket.scheduler.open(ticket.jobs)
+            ticket.pool.open(ticket.jobs)
         except Full as e:
-            kind = "busy" if ticket.scheduler.failure or not ticket.scheduler.ready else "limited"
+            kind = "limited" if ticket.pool.ready else "busy"
             raise Refused(kind, str(e), retry_after_s=e.retry_after_s) from None  # type: ignore[arg-type]
         self.running[ticket.id] = ticket
         return ticket
