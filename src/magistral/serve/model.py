@@ -79,7 +79,7 @@ class Served:
 
     def _mask(self, ask: Ask) -> Form:
         """Of a demanded call, from behind what is put in; else of the answer."""
-        if not self._strict(ask) and (ask.tools or ask.prefix or ask.raw_prompt is not None):
+        if not self._strict(ask) and (ask.tools or ask.goes_on or ask.raw_prompt is not None):
             why = "response_format goes with a conversation, and not with tools or a prefix"
             raise Refused("bad_request", why, field="response_format")
         schema = ask.tools[0].parameters if self._strict(ask) else ask.schema
@@ -90,6 +90,16 @@ class Served:
         except UserError as e:
             raise Refused("bad_request", str(e), field="response_format") from None
         return form
+
+    @property
+    def steers(self) -> bool:
+        """Its thinking can be closed for it."""
+        return True
+
+    def ignored(self, ask: Ask) -> tuple[str, ...]:
+        """Fields that have no effect with this model."""
+        optional = any(tool.strict for tool in ask.tools) and not self._strict(ask)
+        return ("strict",) if optional else ()
 
     def room(self, n_prompt: int) -> int:
         """Tokens that a completion may have."""
@@ -104,7 +114,7 @@ class Served:
     def _cutter(self, ask: Ask) -> Cutter:
         if ask.raw_prompt is not None:
             return PlainCutter()
-        return cutter_of(self.tokenizer, "answer" if ask.prefix else self._start(ask))
+        return cutter_of(self.tokenizer, "answer" if ask.goes_on else self._start(ask))
 
     def closing(self, question: str) -> tuple[int, ...]:
         """What the server writes to end the thinking."""
@@ -158,8 +168,8 @@ class Served:
 
     def _ids(self, ask: Ask, turns: Sequence[Turn]) -> list[int]:
         messages = self._told(ask, turns)
-        if ask.prefix:
-            messages.append(Message(role="assistant", content=ask.prefix, unfinished=True))
+        if ask.goes_on:
+            messages.append(begun_answer(ask.prefix_thinking, ask.prefix))
         elif self._start(ask) == "thinking":
             messages.append(Message(role="assistant", content=(("thinking", ""),), unfinished=True))
         elif ask.start == "answer":  # an empty trace, so that the model goes on with its answer
@@ -206,6 +216,12 @@ class Served:
     def encode(self, text: str) -> list[int]:
         _check_text(text)
         return self.tokenizer.encode(text)
+
+
+def begun_answer(thinking: str, text: str) -> Message:
+    """An answer that the model goes on with; its thinking, where there is one, is closed."""
+    thought: tuple[Piece, ...] = (("thinking", thinking),) if thinking else ()
+    return Message(role="assistant", content=(*thought, ("text", text)), unfinished=True)
 
 
 def _check_text(text: str) -> None:

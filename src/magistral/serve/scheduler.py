@@ -184,9 +184,9 @@ class Scheduler:
         at, seed, _ = job.parts[-1]
         begun = () if job.begun is None else (job.begun,)
         request = Request(
-            prompt=(*job.prompt, *job.written[:at]),
+            prompt=job.prompt,
             seeds=(seed,),
-            max_tokens=job.phases.terms.max_tokens - at,
+            max_tokens=job.phases.terms.max_tokens,
             temperature=job.temperature,
             top_p=job.top_p,
             begun=begun,
@@ -195,7 +195,7 @@ class Scheduler:
         )
         job.row, job.begun = None, None
         try:
-            self.engine.submit(request)
+            self.engine.submit(job.phases.going_on(request, job.written[:at]) if at else request)
             if job.forcing and isinstance(self.engine, Steerable):
                 self.engine.force(job.key, 0, job.forcing)
         except UserError as e:
@@ -238,10 +238,12 @@ class Scheduler:
             job.forced.append((len(job.written), len(tokens)))
             return []
         events: list[Event] = []
-        if cancelled:
-            self.engine.cancel(job.key)
+        self._forget(job, cancel=cancelled)
+        job.key = next(self._keys)  # another: an engine elsewhere may yet be busy with what was cancelled
+        with self._changed:
+            self._rows[job.key] = job
         for token in tokens:
-            job.written.append(token)
+            job.written += job.phases.kept(token)
             events += job.phases.take(token, 0.0, forced=True)
             if job.phases.end is not None:
                 return events

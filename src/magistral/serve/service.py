@@ -91,7 +91,8 @@ class Ticket:
 
     def answer_now(self) -> None:
         """Raises Refused where the model cannot be told what to write."""
-        self.served.require_tokens()
+        if not self.served.steers:
+            raise Refused("bad_request", f"{self.served.name} cannot be told to answer now: its endpoint goes on with no message")
         for job in self.jobs:
             self.pool.answer_now(job)
 
@@ -180,11 +181,10 @@ def _terms(ask: Ask, served: Served, n_prompt: int) -> Terms:
         raise Refused(
             "bad_request", f"answer_reserve={reserve} leaves nothing of max_tokens={max_tokens}", field="answer_reserve"
         )
-    question = next((t.text for t in reversed(ask.turns) if t.role == "user"), "")
     return Terms(
         max_tokens=max_tokens, n_prompt=n_prompt,
-        closing=() if plain else served.closing(question),
+        closing=() if plain else served.closing(ask.question),
         thinking_budget=ask.thinking_budget, answer_reserve=0 if plain else reserve,
         detect_loops=ask.detect_loops, stop=ask.stop, tools=bool(ask.tools), call=served.call(ask), logprobs=ask.logprobs,
-        trim=not plain, at_start=not ask.prefix,
+        trim=not plain, at_start=not ask.goes_on,
     )  # fmt: skip
