@@ -1,18 +1,18 @@
 """What the server costs on top of its engine, what others serve on the same model, what Flash gains, what idle streams cost.
 
-    .venv/bin/python benchmarks/serve.py [--rounds 2] [--only server|others|flash|idle]
+    .venv/bin/python benchmarks/serve.py [--rounds 2] [--only server|others|flash|idle] [--peers PYTHON]
 
 SmolLM2-135M on the CPU, one torch thread each. The load comes from this process, the servers have their own; the engine alone
-and the server around it take turns, and the best round of each counts. Others: `transformers serve` (with its extra `serving`)
-and `llama-server` (on PATH), where they are installed. Some 8 minutes. Where others use the machine, ratios of one round and
-processor time a token say more than wall times; `load_average` tells.
+and the server around it take turns, and the best round of each counts. Others, where they are installed: `transformers serve`
+(with its extra `serving`), the server module of llama-cpp-python (its extra `server`; one completion at a time), and
+`llama-server` (on PATH). `--peers`: the Python of an environment of their own. Some 10 minutes. Where others use the machine,
+ratios of one round and processor time a token say more than wall times; `load_average` tells.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import shutil
@@ -87,22 +87,46 @@ def ours(folder: str, *options: str) -> Server:
     return Server([sys.executable, "-c", OURS, *arguments], model="smollm2", ready="/ready", port=port)
 
 
-def transformers(folder: str) -> Server:
+def transformers(folder: str, python: str) -> Server:
     """Reads folders, so the GGUF file is converted: the same weights in float32."""
     if not (Path(folder) / "hf").exists():
         subprocess.run([sys.executable, "-c", OURS, "convert", "smollm2", f"{folder}/hf"], check=True, capture_output=True)
     port = free_port()
-    program = str(Path(sys.executable).parent / "transformers")
-    command = [program, "serve", f"{folder}/hf", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    program = [python, "-m", "transformers.cli.transformers"]
+    command = [*program, "serve", f"{folder}/hf", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
     return Server(command, model=f"{folder}/hf", ready="/health", port=port)
 
 
-def llama_server(folder: str) -> Server:
+def llama_cpp_python(_folder: str, python: str) -> Server:
+    from magistral.models.find import model_path
+
+    port = free_port()
+    flags = [
+        "--port",
+        str(port),
+        "--n_threads",
+        "1",
+        "--n_threads_batch",
+        "1",
+        "--n_ctx",
+        "2048",
+        "--interrupt_requests",
+        "false",
+    ]
+    command = [python, "-m", "llama_cpp.server", "--model", str(model_path("smollm2")), "--model_alias", "smollm2", *flags]
+    return Server(command, model="smollm2", ready="/v1/models", port=port)
+
+
+def llama_server(_folder: str, _python: str) -> Server:
     from magistral.models.find import model_path
 
     port, n = free_port(), max(CLIENTS)
     flags = ["--port", str(port), "-t", "1", "-np", str(n), "-c", str(n * 512)]
     return Server(["llama-server", "-m", str(model_path("smollm2")), *flags], model="smollm2", ready="/health", port=port)
+
+
+def has(python: str, *modules: str) -> bool:
+    return subprocess.run([python, "-c", f"import {', '.join(modules)}"], check=False, capture_output=True).returncode == 0
 
 
 async def one_client(client: httpx.AsyncClient, model: str, i: int, **changes: Any) -> tuple[float, float, int]:
@@ -200,18 +224,21 @@ def measure_server(folder: str, n_rounds: int) -> dict[str, Any]:
     return {"clients": rows, "first_token_ms": {"engine": round(1000 * firsts[0], 2), "server": round(1000 * firsts[1], 2)}}
 
 
-def measure_others(folder: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if importlib.util.find_spec("fastapi") and importlib.util.find_spec("transformers"):
+def measure_others(folder: str, python: str) -> dict[str, Any]:
+    """Beside ours in the same minutes, at 32 slots."""
+    found: dict[str, Any] = {"ours": lambda folder, _: ours(folder, "--slots", str(max(CLIENTS)))}
+    if has(python, "fastapi", "transformers"):
         found["transformers serve"] = transformers
+    if has(python, "llama_cpp.server.app"):
+        found["llama-cpp-python server"] = llama_cpp_python
     if shutil.which("llama-server"):
         found["llama-server"] = llama_server
     rows: dict[str, Any] = {}
     for name, start in found.items():
-        with start(folder) as server:
+        with start(folder, python) as server:
             asyncio.run(load(server, 1))  # warms up
             rows[name] = {str(k): round(asyncio.run(load(server, k))["tokens_per_s"], 1) for k in CLIENTS}
-        print(name, rows[name])
+        print(name, rows[name], flush=True)
     return rows
 
 
@@ -271,6 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", choices=["server", "others", "flash", "idle"], help="only this; printed, not kept")
+    parser.add_argument("--peers", metavar="PYTHON", default=sys.executable, help="of an environment that has the others")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -280,7 +308,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measures = {
             "server": lambda: measure_server(folder, arguments.rounds),
-            "others": lambda: measure_others(folder),
+            "others": lambda: measure_others(folder, arguments.peers),
             "flash": lambda: measure_flash(folder),
             "idle": lambda: measure_idle(folder),
         }

@@ -45,7 +45,9 @@ def command(
     ] = None,
     prefix_mb: Annotated[int, typer.Option(min=0, help="Memory of prompts kept for requests that begin alike.")] = 256,
     data: Data = None,
-    runs: Annotated[Path, typer.Option(help="The folder of training runs that the page shows.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="The folder of training runs that the page shows, and those in its folders.")] = Path(
+        "runs"
+    ),
     keep_text: Annotated[
         bool, typer.Option("--keep-text", help="Keep the tokens of every request in the audit log, so that it can be replayed.")
     ] = False,

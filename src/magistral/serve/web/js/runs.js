@@ -15,8 +15,11 @@ let shownStep = null;
 
 export async function start() {
   clearInterval(timer);
-  const all = await api.runs();
+  const { data: all, folder } = await api.runs();
+  $("runs-folder").textContent = t("runsIn", { folder });
+  $("no-runs").textContent = t("noRuns", { folder });
   $("no-runs").hidden = all.length > 0;
+  $("run-row").hidden = all.length === 0;
   const before = $("run").value;
   $("run").replaceChildren(...all.map(({ name, state }) => new Option(`${name} (${word(state)})`, name)));
   if (all.some(({ name }) => name === before)) $("run").value = before;
