@@ -154,20 +154,25 @@ def client_of(server: Server) -> httpx.AsyncClient:
 
 
 async def load(server: Server, n_clients: int, **changes: Any) -> dict[str, float]:
-    cpu, start = server.cpu_s, time.perf_counter()
     async with client_of(server) as client:
+        await client.get("/v1/models")  # the client's own preparations are none of the server's time
+        cpu, start = server.cpu_s, time.perf_counter()
         replies = await asyncio.gather(*[one_client(client, server.model, i, **changes) for i in range(n_clients)])
-    n_tokens = sum(n for *_, n in replies)
-    return {
-        "cpu_ms_per_token": 1000 * (server.cpu_s - cpu) / n_tokens,
-        "tokens_per_s": n_tokens / (time.perf_counter() - start),
-    }
+        seconds, n_tokens = time.perf_counter() - start, sum(n for *_, n in replies)
+    return {"cpu_ms_per_token": 1000 * (server.cpu_s - cpu) / n_tokens, "tokens_per_s": n_tokens / seconds}
 
 
-async def first_token_s(server: Server) -> float:
-    """The median of one client's requests, one after another."""
+async def first_token_s(server: Server) -> tuple[float, float]:
+    """The median of one client's requests, one after another; and of requests that the server has nothing to do for, which is
+    what the client and the socket take."""
     async with client_of(server) as client:
-        return statistics.median([(await one_client(client, server.model, i, max_tokens=2))[0] for i in range(N_FIRST)])
+        firsts, nothings = [], []
+        for i in range(N_FIRST):
+            firsts.append((await one_client(client, server.model, i, max_tokens=2))[0])
+            start = time.perf_counter()
+            await client.get("/health")
+            nothings.append(time.perf_counter() - start)
+    return statistics.median(firsts), statistics.median(nothings)
 
 
 def engine_alone() -> dict[str, Any]:
@@ -220,8 +225,12 @@ def measure_server(folder: str, n_rounds: int) -> dict[str, Any]:
             "engine_cpu_ms_per_token": round(cpu[0], 2),
             "server_cpu_ms_per_token": round(cpu[1], 2),
         }
-    firsts = min(alone["first_token_s"] for alone, *_ in rounds), min(first for *_, first in rounds)
-    return {"clients": rows, "first_token_ms": {"engine": round(1000 * firsts[0], 2), "server": round(1000 * firsts[1], 2)}}
+    firsts = {
+        "engine": min(alone["first_token_s"] for alone, *_ in rounds),
+        "server": min(first for *_, (first, _) in rounds),
+        "nothing": min(nothing for *_, (_, nothing) in rounds),
+    }
+    return {"clients": rows, "first_token_ms": {name: round(1000 * seconds, 2) for name, seconds in firsts.items()}}
 
 
 def measure_others(folder: str, python: str) -> dict[str, Any]:
