@@ -47,8 +47,8 @@ SCROLL = """async () => {
   const log = document.querySelector('#log'), frames = [];
   log.scrollTop = 0;
   let last = performance.now();
-  while (log.scrollTop + log.clientHeight < log.scrollHeight - 2 && frames.length < 600) {
-    log.scrollTop += 900;
+  while (log.scrollTop + log.clientHeight < log.scrollHeight - 2 && frames.length < 1000) {
+    log.scrollTop += 300; // a fast wheel
     await new Promise(requestAnimationFrame);
     frames.push(performance.now() - last);
     last = performance.now();
@@ -100,7 +100,7 @@ def long_trace(page: Page) -> dict[str, Any]:
     page.click("#conversations .open")
     page.wait_for_selector(".thinking > summary")
     page.click(".thinking > summary")
-    page.wait_for_selector(".thinking .katex")
+    page.wait_for_selector(".thinking .katex", state="attached")
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     opened = time.perf_counter() - start
     frames = [float(frame) for frame in page.evaluate(SCROLL)]

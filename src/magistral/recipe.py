@@ -132,10 +132,10 @@ class Engine(Section):
 
     @model_validator(mode="after")
     def _settings_are_native(self) -> Self:
-        native = {"weights": "float32", "cache_mb": None, "prefix_mb": 256}
-        changed = [name for name, usual in native.items() if getattr(self, name) != usual]
-        if self.kind == "vllm" and changed:
-            raise ValueError(f'{changed[0]}={getattr(self, changed[0])} is for kind = "native": leave it out')
+        fields = type(self).model_fields
+        for name in ("weights", "cache_mb", "prefix_mb"):
+            if self.kind == "vllm" and getattr(self, name) != fields[name].default:
+                raise ValueError(f'{name}={getattr(self, name)} is for kind = "native": leave it out')
         return self
 
 
