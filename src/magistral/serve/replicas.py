@@ -163,7 +163,7 @@ def hire(make: Make, n: int, **options: Any) -> tuple[list[Replica], Facts]:
     import ray
 
     def start() -> tuple[Any, Any]:
-        actor = ray.remote(**options)(Body).remote()
+        actor: Any = ray.remote(**options)(Body).remote()
         return actor, actor.begin.remote(make)
 
     started = [start() for _ in range(n)]
