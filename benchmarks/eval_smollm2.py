@@ -19,7 +19,7 @@ from math_verify import parse, verify
 
 from magistral import __version__
 from magistral.cli.benchmarks import Wishes, measure_all, report
-from magistral.cli.voices import Means
+from magistral.cli.served import Means
 from magistral.curation.sources.benchmarks import Selection, read_benchmark
 from magistral.eval.store import lines
 from magistral.verifiers.answer import last_boxed

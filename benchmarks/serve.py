@@ -1,18 +1,18 @@
 """What the server costs on top of its engine, what others serve on the same model, what Flash gains, what idle streams cost.
 
-    .venv/bin/python benchmarks/serve.py [--rounds 2] [--only server|others|flash|idle]
+    .venv/bin/python benchmarks/serve.py [--rounds 2] [--only server|others|flash|idle] [--peers PYTHON]
 
 SmolLM2-135M on the CPU, one torch thread each. The load comes from this process, the servers have their own; the engine alone
-and the server around it take turns, and the best round of each counts. Others: `transformers serve` (with its extra `serving`)
-and `llama-server` (on PATH), where they are installed. Some 8 minutes. Where others use the machine, ratios of one round and
-processor time a token say more than wall times; `load_average` tells.
+and the server around it take turns, and the best round of each counts. Others, where they are installed: `transformers serve`
+(with its extra `serving`), the server module of llama-cpp-python (its extra `server`; one completion at a time), and
+`llama-server` (on PATH). `--peers`: the Python of an environment of their own. Some 10 minutes. Where others use the machine,
+ratios of one round and processor time a token say more than wall times; `load_average` tells.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import shutil
@@ -87,22 +87,46 @@ def ours(folder: str, *options: str) -> Server:
     return Server([sys.executable, "-c", OURS, *arguments], model="smollm2", ready="/ready", port=port)
 
 
-def transformers(folder: str) -> Server:
+def transformers(folder: str, python: str) -> Server:
     """Reads folders, so the GGUF file is converted: the same weights in float32."""
     if not (Path(folder) / "hf").exists():
         subprocess.run([sys.executable, "-c", OURS, "convert", "smollm2", f"{folder}/hf"], check=True, capture_output=True)
     port = free_port()
-    program = str(Path(sys.executable).parent / "transformers")
-    command = [program, "serve", f"{folder}/hf", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    program = [python, "-m", "transformers.cli.transformers"]
+    command = [*program, "serve", f"{folder}/hf", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
     return Server(command, model=f"{folder}/hf", ready="/health", port=port)
 
 
-def llama_server(folder: str) -> Server:
+def llama_cpp_python(_folder: str, python: str) -> Server:
+    from magistral.models.find import model_path
+
+    port = free_port()
+    flags = [
+        "--port",
+        str(port),
+        "--n_threads",
+        "1",
+        "--n_threads_batch",
+        "1",
+        "--n_ctx",
+        "2048",
+        "--interrupt_requests",
+        "false",
+    ]
+    command = [python, "-m", "llama_cpp.server", "--model", str(model_path("smollm2")), "--model_alias", "smollm2", *flags]
+    return Server(command, model="smollm2", ready="/v1/models", port=port)
+
+
+def llama_server(_folder: str, _python: str) -> Server:
     from magistral.models.find import model_path
 
     port, n = free_port(), max(CLIENTS)
     flags = ["--port", str(port), "-t", "1", "-np", str(n), "-c", str(n * 512)]
     return Server(["llama-server", "-m", str(model_path("smollm2")), *flags], model="smollm2", ready="/health", port=port)
+
+
+def has(python: str, *modules: str) -> bool:
+    return subprocess.run([python, "-c", f"import {', '.join(modules)}"], check=False, capture_output=True).returncode == 0
 
 
 async def one_client(client: httpx.AsyncClient, model: str, i: int, **changes: Any) -> tuple[float, float, int]:
@@ -130,29 +154,34 @@ def client_of(server: Server) -> httpx.AsyncClient:
 
 
 async def load(server: Server, n_clients: int, **changes: Any) -> dict[str, float]:
-    cpu, start = server.cpu_s, time.perf_counter()
     async with client_of(server) as client:
+        await client.get("/v1/models")  # the client's own preparations are none of the server's time
+        cpu, start = server.cpu_s, time.perf_counter()
         replies = await asyncio.gather(*[one_client(client, server.model, i, **changes) for i in range(n_clients)])
-    n_tokens = sum(n for *_, n in replies)
-    return {
-        "cpu_ms_per_token": 1000 * (server.cpu_s - cpu) / n_tokens,
-        "tokens_per_s": n_tokens / (time.perf_counter() - start),
-    }
+        seconds, n_tokens = time.perf_counter() - start, sum(n for *_, n in replies)
+    return {"cpu_ms_per_token": 1000 * (server.cpu_s - cpu) / n_tokens, "tokens_per_s": n_tokens / seconds}
 
 
-async def first_token_s(server: Server) -> float:
-    """The median of one client's requests, one after another."""
+async def first_token_s(server: Server) -> tuple[float, float]:
+    """The median of one client's requests, one after another; and of requests that the server has nothing to do for, which is
+    what the client and the socket take."""
     async with client_of(server) as client:
-        return statistics.median([(await one_client(client, server.model, i, max_tokens=2))[0] for i in range(N_FIRST)])
+        firsts, nothings = [], []
+        for i in range(N_FIRST):
+            firsts.append((await one_client(client, server.model, i, max_tokens=2))[0])
+            start = time.perf_counter()
+            await client.get("/health")
+            nothings.append(time.perf_counter() - start)
+    return statistics.median(firsts), statistics.median(nothings)
 
 
 def engine_alone() -> dict[str, Any]:
     """Run in a process of its own: the same prompts and seeds without a server."""
-    from magistral.cli.served import load_served
+    from magistral.cli.served import Means, load_served
     from magistral.engines.base import Request
     from magistral.serve.events import Ask, Turn
 
-    served = load_served("smollm2", n_slots=max(CLIENTS), window=None, threads=1)
+    served = load_served("smollm2", Means(n_slots=max(CLIENTS), threads=1))
     engine, prompt = served.engine, tuple(served.prompt(Ask(turns=(Turn(role="user", text=QUESTION),)))[0])
 
     def write(n_rows: int, max_tokens: int) -> dict[str, float]:
@@ -196,22 +225,29 @@ def measure_server(folder: str, n_rounds: int) -> dict[str, Any]:
             "engine_cpu_ms_per_token": round(cpu[0], 2),
             "server_cpu_ms_per_token": round(cpu[1], 2),
         }
-    firsts = min(alone["first_token_s"] for alone, *_ in rounds), min(first for *_, first in rounds)
-    return {"clients": rows, "first_token_ms": {"engine": round(1000 * firsts[0], 2), "server": round(1000 * firsts[1], 2)}}
+    firsts = {
+        "engine": min(alone["first_token_s"] for alone, *_ in rounds),
+        "server": min(first for *_, (first, _) in rounds),
+        "nothing": min(nothing for *_, (_, nothing) in rounds),
+    }
+    return {"clients": rows, "first_token_ms": {name: round(1000 * seconds, 2) for name, seconds in firsts.items()}}
 
 
-def measure_others(folder: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if importlib.util.find_spec("fastapi") and importlib.util.find_spec("transformers"):
+def measure_others(folder: str, python: str) -> dict[str, Any]:
+    """Beside ours in the same minutes, at 32 slots."""
+    found: dict[str, Any] = {"ours": lambda folder, _: ours(folder, "--slots", str(max(CLIENTS)))}
+    if has(python, "fastapi", "transformers"):
         found["transformers serve"] = transformers
+    if has(python, "llama_cpp.server.app"):
+        found["llama-cpp-python server"] = llama_cpp_python
     if shutil.which("llama-server"):
         found["llama-server"] = llama_server
     rows: dict[str, Any] = {}
     for name, start in found.items():
-        with start(folder) as server:
+        with start(folder, python) as server:
             asyncio.run(load(server, 1))  # warms up
             rows[name] = {str(k): round(asyncio.run(load(server, k))["tokens_per_s"], 1) for k in CLIENTS}
-        print(name, rows[name])
+        print(name, rows[name], flush=True)
     return rows
 
 
@@ -271,6 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", choices=["server", "others", "flash", "idle"], help="only this; printed, not kept")
+    parser.add_argument("--peers", metavar="PYTHON", default=sys.executable, help="of an environment that has the others")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -280,7 +317,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measures = {
             "server": lambda: measure_server(folder, arguments.rounds),
-            "others": lambda: measure_others(folder),
+            "others": lambda: measure_others(folder, arguments.peers),
             "flash": lambda: measure_flash(folder),
             "idle": lambda: measure_idle(folder),
         }

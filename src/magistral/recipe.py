@@ -124,6 +124,11 @@ class Engine(Section):
     """Completions written at once, by each generator."""
     weights: Literal["float32", "int8"] = "float32"
     """How the native engine holds the matrices; `int8` is faster on a CPU and not quite exact, which the ratio corrects."""
+    cache_mb: int | None = Field(default=None, gt=0)
+    """Memory for keys and values of what is being written; where it is full the youngest completions wait. None: what `n_slots`
+    windows need, at most 4096 unless one window needs more."""
+    prefix_mb: int = Field(default=256, ge=0)
+    """Memory for those of prompts that later requests may begin with."""
 
     urls: tuple[str, ...] = ()
     """vLLM servers that are there, as `http://host:8000` (docs/engines.md says how they are started); empty: each generator
@@ -137,12 +142,13 @@ class Engine(Section):
 
     @model_validator(mode="after")
     def _settings_are_of_its_kind(self) -> Self:
-        if self.kind == "vllm" and self.weights != "float32":
-            raise ValueError(f'weights="{self.weights}" is for kind = "native": leave it out')
-        given = [n for n in ("urls", "program", "flags", "folder") if getattr(self, n) != type(self).model_fields[n].default]
-        if self.kind == "native" and given:
-            raise ValueError(f'{given[0]} is for kind = "vllm": leave it out, or set that')
-        if self.urls and (started := [n for n in given if n in ("program", "flags")]):
+        fields = type(self).model_fields
+        of_kind = {"native": ("weights", "cache_mb", "prefix_mb"), "vllm": ("urls", "program", "flags", "folder")}
+        given = {kind: [n for n in names if getattr(self, n) != fields[n].default] for kind, names in of_kind.items()}
+        for kind, names in given.items():
+            if kind != self.kind and names:
+                raise ValueError(f'{names[0]}={getattr(self, names[0])} is for kind = "{kind}": leave it out')
+        if self.urls and (started := [n for n in given["vllm"] if n in ("program", "flags")]):
             raise ValueError(
                 f"{started[0]} is for a server that the run starts, and urls names some that are there: leave one out"
             )

@@ -40,7 +40,7 @@ def model(tiny: Callable[..., Transformer], tmp_path: Path) -> Path:
 
 
 @contextmanager
-def server(model: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def server(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     said = model.parent / "said.txt"
     command = [
         sys.executable,
@@ -54,6 +54,7 @@ def server(model: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         "1",
         "--data",
         str(model.parent / "data"),
+        *options,
     ]
     with said.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
@@ -64,6 +65,25 @@ def server(model: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_two_replicas_follow_a_schema_and_end_at_sigterm(model: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    pytest.importorskip("llguidance", reason="needs the extra `grammar`")
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    body = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 60,
+        "response_format": form,
+        "reasoning_effort": "none",
+    }
+    with server(model, "--replicas", "2") as (process, url):
+        said = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()["choices"][0]["message"]["content"]
+        assert set(json.loads(said)) == {"a"}
+        process.send_signal(signal.SIGTERM)
+        assert abs(process.wait(60)) == signal.SIGTERM, "as uvicorn ends: by the signal that it was sent"
 
 
 def test_a_model_s_folder_is_served_and_a_stream_ends_whole_after_sigterm(model: Path) -> None:

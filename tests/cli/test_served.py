@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from magistral.cli.served import load_served, name_of, trained_prompt
+from magistral.cli.served import Means, load_served, make_engine, name_of, trained_prompt
 from magistral.errors import ModelError, UserError
 from magistral.serve.elsewhere import Elsewhere
 
@@ -38,17 +38,17 @@ def test_a_key_in_an_address_is_refused() -> None:
 def test_a_known_host_without_its_key_says_which_variable_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MISTRAL_API_KEY", raising=False)
     with pytest.raises(UserError, match="MISTRAL_API_KEY"):
-        load_served("m=https://api.mistral.ai/v1", n_slots=1, window=None)
+        load_served("m=https://api.mistral.ai/v1", Means())
 
 
 def test_an_endpoint_is_served_without_torch() -> None:
     program = (
-        "import sys\nfrom magistral.cli.served import load_served\n"
-        "served = load_served('m=http://127.0.0.1:9/v1', n_slots=1, window=None)\n"
+        "import sys\nfrom magistral.cli.served import Means, load_served\n"
+        "served = load_served('m=http://127.0.0.1:9/v1', Means())\n"
         "served.engine.close()\nassert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-    served = load_served("m=http://127.0.0.1:9/v1", n_slots=1, window=9000)
+    served = load_served("m=http://127.0.0.1:9/v1", Means(window=9000))
     assert isinstance(served, Elsewhere)
     assert (served.name, served.window) == ("m", 9000)
     served.engine.close()  # type: ignore[attr-defined]
@@ -65,14 +65,26 @@ def folder(tiny: Callable[..., Transformer], tmp_path: Path) -> Path:
 
 
 def test_a_window_longer_than_the_model_s_and_a_folder_for_llama_cpp_are_refused(folder: Path) -> None:
-    with pytest.raises(UserError, match="over the window"):
-        load_served(str(folder), n_slots=1, window=500, threads=1)
+    with pytest.raises(UserError, match="over that of"):
+        load_served(str(folder), Means(window=500, threads=1))
     with pytest.raises(ModelError, match=r"reads \.gguf files"):
-        load_served(str(folder), n_slots=1, window=None, engine="llamacpp", threads=1)
+        load_served(str(folder), Means(engine="llamacpp", threads=1))
+
+
+def test_a_cache_that_holds_no_window_and_replicas_of_an_endpoint_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="--cache-mb is for the native engine"):
+        load_served(str(folder), Means(engine="llamacpp", cache_mb=1, threads=1))
+    with pytest.raises(UserError, match="leave --replicas out"):
+        load_served("m=http://127.0.0.1:9/v1", Means(replicas=2))
+
+
+def test_the_memory_of_the_engine_s_caches_can_be_set(folder: Path) -> None:
+    engine: Any = make_engine(str(folder), Means(n_slots=2, threads=1, cache_mb=1, prefix_mb=0), "text")[0]
+    assert engine.prefixes.n_places == 0
 
 
 def test_a_folder_is_served_by_our_engine_which_does_what_the_others_do_not(folder: Path) -> None:
-    served = load_served(str(folder), n_slots=2, window=None, weights="float32", threads=1)
+    served = load_served(str(folder), Means(n_slots=2, weights="float32", threads=1))
     assert (served.name, served.window, served.max_tokens) == (folder.name, 128, 64)
     assert {"mask", "draft", "n_top"} <= served.able
     assert served.weights.endswith(":float32")

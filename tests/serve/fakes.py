@@ -113,8 +113,8 @@ def serving(engine: Scripted, *, max_waiting: int = 8, gate: Any = None, **chang
 
 
 @contextmanager
-def running(app: Any) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=2))
+def running(app: Any, drain_s: int = 2) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=drain_s))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

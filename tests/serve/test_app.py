@@ -105,6 +105,9 @@ def test_a_broken_engine_is_an_error_in_the_stream_and_the_server_is_not_ready()
 def test_what_had_no_effect_is_named(url: str) -> None:
     response = httpx.post(f"{url}/v1/chat/completions", json={**BODY, "user": "me", "store": False})
     assert response.headers["x-magistral-ignored"] == "store, user"
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}, "strict": True}}
+    response = httpx.post(f"{url}/v1/chat/completions", json={**BODY, "tools": [tool]})
+    assert response.headers["x-magistral-ignored"] == "strict", "the model may choose the tool"
 
 
 def test_pages_elsewhere_may_not_call(url: str) -> None:

@@ -133,6 +133,17 @@ def test_a_last_message_marked_prefix_is_what_the_answer_begins_with() -> None:
     assert ([t.text for t in ask.turns], ask.prefix) == (["hi"], "It is")
 
 
+@pytest.mark.parametrize("dialect", ["mistral", "anthropic"])
+def test_thinking_in_such_a_message_is_kept(dialect: str) -> None:
+    begun: dict[str, Any] = {
+        "role": "assistant",
+        "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": ""}],
+    }
+    begun |= {"prefix": True} if dialect == "mistral" else {}
+    ask = DIALECTS[dialect].read({"messages": [USER, begun], "max_tokens": 9})
+    assert (ask.prefix_thinking, ask.prefix, len(ask.turns)) == ("hm", "", 1)
+
+
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no messages": ("openai", {}, "messages"),
     "an empty list": ("openai", {"messages": []}, "messages"),

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -45,7 +45,7 @@ def before_ours(engine: Scripted, dialect: Any) -> Iterator[httpx.Client]:
 
 @contextmanager
 def before_saying(
-    *said: Any, status: int = 200, ends: threading.Event | None = None
+    *said: Any, status: int = 200, ends: threading.Event | None = None, dialect: Literal["openai", "mistral"] = "openai"
 ) -> Iterator[tuple[httpx.Client, list[dict[str, Any]]]]:
     """An endpoint that streams this to every request, and ends when it may; what it was sent."""
     bodies = list[dict[str, Any]]()
@@ -63,7 +63,7 @@ def before_saying(
 
     with (
         running(Starlette(routes=[Route("/v1/chat/completions", reply, methods=["POST"])])) as url,
-        before(Endpoint(base_url=f"{url}/v1", model="m")) as client,
+        before(Endpoint(base_url=f"{url}/v1", model="m", dialect=dialect)) as client,
     ):
         yield client, bodies
 
@@ -155,14 +155,12 @@ def test_thinking_that_an_endpoint_leaves_in_tags_is_told_apart() -> None:
 @pytest.mark.parametrize(
     ("path", "changes"),
     [
-        ("/v1/chat/completions", {"thinking_budget": 9}),
-        ("/v1/chat/completions", {"answer_reserve": 9}),
         ("/v1/chat/completions", {"logprobs": True}),
         ("/v1/completions", {"prompt": "x"}),
         ("/v1/tokenize", {"text": "x"}),
         ("/v1/messages/count_tokens", {}),
     ],
-    ids=["a budget", "a reserve", "log-probabilities", "a plain prompt", "tokens", "their count"],
+    ids=["log-probabilities", "a plain prompt", "tokens", "their count"],
 )
 def test_what_cannot_be_held_at_an_endpoint_is_refused(path: str, changes: dict[str, Any]) -> None:
     with before(Endpoint(base_url="http://127.0.0.1:9/v1", model="m")) as client:
@@ -175,3 +173,73 @@ def test_a_stop_string_ends_it_here_and_there() -> None:
         text = client.post("/v1/chat/completions", json={**BODY, "stop": ["three"], "stream": True}).text
     datas = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
     assert "".join(d["choices"][0]["delta"].get("content", "") for d in datas if d["choices"]) == "one two "
+
+
+CLOSED = "\n\nI have thought long enough; I will answer now."
+
+
+def test_thinking_at_an_endpoint_that_goes_on_with_a_message_is_closed_by_a_second_request() -> None:
+    engine = Scripted(going_on)
+    engine.step_s = 0.002
+    with before_ours(engine, "mistral") as client:
+        for dialect in ("openai", "anthropic", "mistral"):
+            path, body = CHATS[dialect]
+            asked = {**body, "thinking_budget": 40, "detect_loops": False, "max_tokens": 400}
+            reply = client.post(path, json=asked)
+            said = READERS[dialect][0](reply.json())
+            assert said.thinking.endswith(CLOSED)
+            assert said.thinking.startswith("on and on, ")
+            assert (said.answer, said.thought) == ("391", said.completion - 4), "three digits and the end"
+        assert "x-magistral-ignored" not in reply.headers
+    assert len(engine.requests) == 6
+    until(lambda: len(engine.cancelled) == 3)
+    assert engine.tokenizer.decode(engine.requests[1].prompt) == f"17 * 23?\n<think>\n{said.thinking}\n</think>\n"
+    assert {r.max_tokens for r in engine.requests[::2]} == {400}
+    assert all(r.max_tokens < 400 for r in engine.requests[1::2]), "both share one max_tokens"
+
+
+def test_an_answer_can_be_asked_for_while_an_endpoint_thinks() -> None:
+    engine = Scripted(going_on)
+    engine.step_s = 0.002
+    with before_ours(engine, "mistral") as client:
+        body = {**BODY, "stream": True, "detect_loops": False}
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()
+            next(line for line in lines if "reasoning" in line)
+            name = response.headers["x-magistral-request"]
+            assert httpx.post(f"{client.base_url}/v1/requests/{name}/answer_now").status_code == 200
+            said = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert "".join(d["choices"][0]["delta"].get("content", "") for d in said if d["choices"]) == "391"
+
+
+def test_what_the_endpoint_thinks_anew_is_none_of_the_answer() -> None:
+    said = [delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]) for text in "abcdef"]
+    phrase = delta(content=[{"type": "thinking", "thinking": "again"}])
+    with before_saying(*said, phrase, delta(content="It is 4"), *ending(usage=(20, 9)), "[DONE]", dialect="mistral") as (
+        client,
+        bodies,
+    ):
+        found = of_chat(client.post("/v1/chat/completions", json={**BODY, "thinking_budget": 3}).json())
+    assert (found.thinking, found.answer) == (f"abc{CLOSED}", "It is 4")
+    assert (found.prompt, found.thought) == (16, 4)
+    begun = bodies[1]["messages"][-1]
+    assert (begun["role"], begun["prefix"], begun["content"][1]) == ("assistant", True, {"type": "text", "text": ""})
+
+
+def test_where_an_endpoint_goes_on_with_nothing_what_has_no_effect_is_named() -> None:
+    with before_ours(Scripted(), "openai") as client:
+        reply = client.post("/v1/chat/completions", json={**BODY, "thinking_budget": 3, "answer_reserve": 9})
+        assert reply.headers["x-magistral-ignored"] == "thinking_budget, answer_reserve"
+        assert of_chat(reply.json()).answer == "It is 391 🎉."
+        with client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}) as response:
+            name = response.headers["x-magistral-request"]
+            refused = httpx.post(f"{client.base_url}/v1/requests/{name}/answer_now")
+        assert refused.status_code in (400, 404), "refused, or it has ended"
+
+
+def test_strict_is_passed_on_to_an_endpoint() -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}, "strict": True}}
+    with before_saying(delta(content="4"), *ending(), "[DONE]") as (client, bodies):
+        reply = client.post("/v1/chat/completions", json={**BODY, "tools": [tool]})
+    assert bodies[0]["tools"][0]["function"]["strict"] is True
+    assert "x-magistral-ignored" not in reply.headers

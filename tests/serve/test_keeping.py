@@ -139,7 +139,7 @@ def test_runs_are_read_and_a_name_is_no_path(store: sqlite3.Connection, tmp_path
     gate = accounts(store, tmp_path)
     app = create_app(Service([served(Scripted())]), gate=gate, extra_routes=runs_routes(gate, runs))
     with running(app) as url, httpx.Client(base_url=url, headers={"x-api-key": key}) as client:
-        assert client.get("/api/runs").json() == {"data": [{"name": "nano", "stage": "rl", "state": "done"}]}
+        assert client.get("/api/runs").json() == {"data": [{"name": "nano", "stage": "rl", "state": "done"}], "folder": str(runs)}
         run = client.get("/api/runs/nano").json()
         assert (run["metrics"], run["steps"]) == ([{"step": 1, "values": {"reward/mean": 0.5}}], [1])
         groups = client.get("/api/runs/nano/groups?step=1").json()["data"]
@@ -148,6 +148,13 @@ def test_runs_are_read_and_a_name_is_no_path(store: sqlite3.Connection, tmp_path
         bad = ["/api/runs/..", "/api/runs/%2e%2e", "/api/runs/nano/groups?step=9", "/api/runs/nano/groups?step=x"]
         assert [client.get(path).status_code for path in bad] == [404] * 4
         assert httpx.get(f"{url}/api/runs").status_code == 401
+
+
+def test_runs_of_one_recipe_in_a_folder_of_their_own_are_found(runs: Path) -> None:
+    (runs / "quickstart").mkdir()
+    (runs / "nano").rename(runs / "quickstart" / "rl")
+    assert [run["name"] for run in Runs(runs).all()] == ["quickstart/rl"]
+    assert Runs(runs).get("quickstart/rl")["steps"] == [1]
 
 
 def test_a_run_that_nobody_writes_any_more_was_killed(runs: Path) -> None:

@@ -47,16 +47,20 @@ def engine() -> Scripted:
 
 
 @pytest.fixture(scope="module")
-def url(engine: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    run = folder / "runs" / "nano"
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server") / "runs"
+
+
+@pytest.fixture(scope="module")
+def url(engine: Scripted, runs: Path) -> Iterator[str]:
+    folder, run = runs.parent, runs / "nano"
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"stage": "rl", "state": "running", "started": 1.0}))
     lines = [json.dumps({"step": i, "time": i, "values": {"reward/mean": i / 10}}) for i in range(1, 9)]
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     store = open_store(folder)
     gate = accounts(store, folder, keys_needed=False)
-    pages = [*site_routes(gate, Conversations(store)), *runs_routes(gate, folder / "runs")]
+    pages = [*site_routes(gate, Conversations(store)), *runs_routes(gate, runs)]
     with running(create_app(Service([served(engine, max_tokens=2000)]), gate=gate, extra_routes=pages)) as address:
         yield address
     store.close()
@@ -218,6 +222,42 @@ def test_runs_have_curves_and_axe_finds_nothing(page: Page) -> None:
     page.wait_for_selector(".curve canvas")
     assert "killed" in page.inner_text("#run-state"), "nobody holds its lock"
     assert faults(page) == []
+
+
+def test_an_empty_page_says_what_the_choices_do_in_every_language(page: Page) -> None:
+    words = set()
+    for language in ("en", "fr", "es", "de", "it", "ar", "ru", "zh"):
+        page.select_option("#language", language)
+        assert page.locator(".welcome dt").count() == page.locator(".welcome dd").count() == 4
+        words |= set(page.locator(".welcome dd").all_inner_texts())
+        assert page.locator(".welcome dt").all_inner_texts()[:1] == [page.inner_text("[data-t=flash]")]
+        assert faults(page) == []
+    assert len(words) == 8 * 4
+
+
+def test_check_steps_with_nothing_to_check_says_why(page: Page, engine: Scripted) -> None:
+    said, engine.say = engine.say, lambda prompt: "yes" if prompt.endswith("</think>\n") else "<think>\nhm\n</think>\nyes"
+    try:
+        page.check("#checks")
+        ask(page, "is it?")
+        assert "the thinking holds no calculation" in page.inner_text(".assistant")
+        page.check("#flash")
+        ask(page, "at once")
+        assert "there was no thinking" in page.inner_text(".assistant:last-child")
+    finally:
+        engine.say = said
+
+
+def test_no_runs_name_the_folder_and_what_to_do(page: Page, url: str, runs: Path) -> None:
+    (runs / "nano").rename(runs.parent / "away")
+    try:
+        page.click("#tab-runs")
+        holds(page, "!document.querySelector('#no-runs').hidden")
+        assert str(runs) in page.inner_text("#runs-folder")
+        assert "magistral rl" in page.inner_text("#no-runs")
+        assert faults(page) == []
+    finally:
+        (runs.parent / "away").rename(runs / "nano")
 
 
 def test_a_phone_shows_no_sideways_scroll_and_opens_the_list_by_a_button(page: Page) -> None:

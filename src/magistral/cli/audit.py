@@ -67,7 +67,7 @@ def replay(
     data: Data = None,
 ) -> None:
     """Write an entry's completions again, alone, and say the first token that differs (needs a server run with --keep-text)."""
-    from magistral.cli.served import load_served
+    from magistral.cli.served import Means, load_served
     from magistral.serve.audit import entries
     from magistral.serve.replay import replay as write_again
 
@@ -83,7 +83,7 @@ def replay(
     if entry.get("masked"):
         raise UserError(f"entry {seq} was written under a grammar, which the log does not hold: it cannot be replayed")
     n = entry["prompt"]["n"] + entry["max_tokens"]
-    served = load_served(model, n_slots=1, window=n, weights=entry["weights"].partition(":")[2])
+    served = load_served(model, Means(n_slots=1, window=n, weights=entry["weights"].partition(":")[2]))
     if served.weights != entry["weights"]:
         raise UserError(f"{model} has other weights ({served.weights[:12]}…) than entry {seq} ({entry['weights'][:12]}…)")
     typer.echo("alone in its batch; where the server wrote others beside it, a draw within rounding may differ")

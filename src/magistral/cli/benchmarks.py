@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from magistral.cli.voices import Means, prompt_of, voice_of
+from magistral.cli.served import Means
+from magistral.cli.voices import prompt_of, voice_of
 from magistral.cli.wiring import progress, unfinished
 from magistral.curation.sources.benchmarks import BENCHMARKS, Selection, read_benchmark
 from magistral.errors import RunFolderError, UserError

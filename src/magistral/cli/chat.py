@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magistral.cli.served import MODELS, AsVersion, EngineName, load_served
+from magistral.cli.served import MODELS, AsVersion, EngineName, Means, load_served
 from magistral.cli.wiring import N_THREADS, Threads
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def command(
     from magistral.serve.events import Ask
     from magistral.serve.service import Service
 
-    served = load_served(model, n_slots=1, window=None, engine=engine, version=version, threads=threads)
+    served = load_served(model, Means(n_slots=1, engine=engine, threads=threads), version)
     if system is not None:
         served = replace(served, system=system)
     ask = Ask(temperature=temperature, top_p=top_p, max_tokens=max_tokens, thinking_budget=thinking_budget, seed=seed)

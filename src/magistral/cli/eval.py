@@ -150,7 +150,7 @@ def command(
     if not names:
         _refuse(context, OF_ASKING, "goes with the name of a benchmark")
     from magistral.cli.benchmarks import Wishes, measure_all, regrade_all, report
-    from magistral.cli.voices import Means
+    from magistral.cli.served import Means
     from magistral.curation.sources.benchmarks import Selection
     from magistral.verifiers.judges import Judges
 

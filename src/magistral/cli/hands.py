@@ -17,7 +17,7 @@ from magistral.recipe_data import Asked
 
 if TYPE_CHECKING:
     from magistral.engines.ask import Asker
-    from magistral.engines.base import Engine, Request, Written
+    from magistral.engines.base import Request, Writer, Written
     from magistral.engines.http import Budget, Endpoint
     from magistral.text.tokens import Tokenizer
     from magistral.verifiers.judges import Judges
@@ -87,7 +87,10 @@ class RecipeHands:
         import torch
 
         from magistral.engines.make import engine_of
+        from magistral.flow import Problem
         from magistral.models.load import load_model
+        from magistral.pipeline.growing import completion_of
+        from magistral.text.stream import completion_text
         from magistral.text.versions import as_version, version_of
 
         torch.set_num_threads(self.n_threads)
@@ -95,8 +98,13 @@ class RecipeHands:
         tokenizer = as_version(tokenizer, version_of(recipe.prompt.version))
         engine = self._stack.enter_context(engine_of(recipe, loaded, tokenizer))
         engine.load({}, 0)
-        decode = _decoder(tokenizer, begun=recipe.prompt.begin_thinking)
-        return _asker(recipe, asked, engine, decode, tokenizer, n_parallel=recipe.engine.n_slots)
+        text = completion_text(tokenizer, begun=recipe.prompt.begin_thinking)
+        nothing = Problem(id="", question="", reference="")
+
+        def said(written: Written) -> str:
+            return text(completion_of(written, nothing, 0, tokenizer.decode))
+
+        return _asker(recipe, asked, engine, said, tokenizer, n_parallel=recipe.engine.n_slots)
 
     def tokenizer(self) -> Tokenizer:
         """The recipe's model's: what counts tokens, whoever wrote them."""
@@ -116,7 +124,7 @@ class RecipeHands:
 def _asker(
     recipe: Recipe,
     asked: Asked,
-    engine: Engine,
+    engine: Writer,
     text: Callable[[Written], str],
     tokenizer: Tokenizer | None,
     *,
@@ -144,21 +152,3 @@ def _asker(
         return seed_of(recipe.seed, "ask", name, place)
 
     return Asker(engine, request=request, text=text, seed=seed, n_parallel=n_parallel, meter=meter)
-
-
-def _decoder(tokenizer: Tokenizer, *, begun: bool) -> Callable[[Written], str]:
-    """A completion's text; its thinking between the marks of text, whichever marks the model has, and the opening one where the
-    prompt ended with it (`begun`)."""
-    from magistral.text.stream import parse_tokens
-    from magistral.text.trace import THINK_TEXT
-
-    def text(written: Written) -> str:
-        tokens = written.tokens[:-1] if written.finish == "stop" else written.tokens
-        if not tokenizer.marks_are_tokens:
-            return (f"{THINK_TEXT.open}\n" if begun else "") + tokenizer.decode(tokens)
-        trace = parse_tokens(tokenizer, [*([tokenizer.control_id(tokenizer.marks.open)] if begun else []), *tokens])
-        if not trace.well_formed:
-            return tokenizer.decode(tokens)
-        return f"{THINK_TEXT.open}\n{trace.thinking}\n{THINK_TEXT.close}\n{trace.summary}"
-
-    return text

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import socket
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magistral.cli.served import MODELS, AsVersion, EngineName, Weights, Window, load_served, name_of
+from magistral.cli.served import MODELS, AsVersion, EngineName, Means, Weights, Window, load_served, name_of
 from magistral.cli.wiring import N_THREADS, Data, Threads, data_folder
 from magistral.errors import UserError
 
@@ -29,11 +30,24 @@ def command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     n_slots: Annotated[int, typer.Option("--slots", min=1, help="Completions written at once by each model.")] = 8,
     max_waiting: Annotated[int, typer.Option(min=0, help="Completions that may wait; more are told to come again.")] = 64,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Engines of each model, in processes of their own (Ray; its cluster where RAY_ADDRESS names one)."
+        ),
+    ] = 1,
     window: Window = None,
     engine: EngineName = "native",
     weights: Weights = "int8",
+    cache_mb: Annotated[
+        int | None,
+        typer.Option(min=1, help="Memory of what is being written.", show_default="what the slots need, at most 4096"),
+    ] = None,
+    prefix_mb: Annotated[int, typer.Option(min=0, help="Memory of prompts kept for requests that begin alike.")] = 256,
     data: Data = None,
-    runs: Annotated[Path, typer.Option(help="The folder of training runs that the page shows.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="The folder of training runs that the page shows, and those in its folders.")] = Path(
+        "runs"
+    ),
     keep_text: Annotated[
         bool, typer.Option("--keep-text", help="Keep the tokens of every request in the audit log, so that it can be replayed.")
     ] = False,
@@ -67,25 +81,33 @@ def command(
         from magistral.serve.store import hold, open_store
     except ModuleNotFoundError as e:
         raise UserError(f"serving needs the package {e.name}: scripts/install serve") from None
+    means = Means(
+        engine=engine, weights=weights, window=window, n_slots=n_slots, threads=max(1, threads // replicas), cache_mb=cache_mb,
+        prefix_mb=prefix_mb, replicas=replicas,
+    )  # fmt: skip
     folder, keys_needed = data_folder(data), keys_needed or not is_loopback(host)
-    with closing(open_store(folder)) as store, hold(folder), _listen(host, port) as listening:
+    with ExitStack() as stack, closing(open_store(folder)) as store, hold(folder), _listen(host, port) as listening:
         if keys_needed and not has_keys(store):
             raise UserError("nobody could ask, since there is no key: make one with `magistral keys add NAME`")
         gate = Accounts(store, Audit(store, load_key(folder), keep_text=keep_text), keys_needed=keys_needed)
-        served = [
-            replace(
-                load_served(
-                    name, n_slots=n_slots, window=window, engine=engine, weights=weights, version=version, threads=threads
-                ),
-                drop_old_thinking=drop_old_thinking,
-            )
-            for name in names
-        ]
+        if replicas > 1:
+            stack.enter_context(_ray(replicas * len(names) * means.threads))
+        served = [replace(load_served(name, means, version), drop_old_thinking=drop_old_thinking) for name in names]
         pages = [*site_routes(gate, Conversations(store)), *runs_routes(gate, runs)]
         hosts = ["*"] if not is_loopback(host) else [host, "localhost", "127.0.0.1", "[::1]"]
         app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts, extra_routes=pages)
         typer.echo(f"serving {', '.join(names)} at http://{host}:{listening.getsockname()[1]}/ (its API: /v1; Ctrl-C ends)")
         _run(app, listening, drain_s)
+
+
+def _ray(n_cpus: int) -> AbstractContextManager[None]:
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError("--replicas needs the package ray: scripts/install ray") from None
+    from magistral.engines.cluster import cluster
+
+    return cluster(n_cpus, address=os.environ.get("RAY_ADDRESS"))
 
 
 def _run(app: ASGIApp, listening: socket.socket, drain_s: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from magistral.models.transformer import Transformer
     from magistral.recipe import Prompt
     from magistral.serve.model import Served
-    from magistral.serve.steering import ServingEngine
-    from magistral.text.tokens import Tokenizer
+    from magistral.serve.steering import Facts, ServingEngine
 
 MAX_WINDOW = 4096
 """Tokens of prompt and answer together (chosen: the cache of a small model then stays under a gigabyte)."""
@@ -59,86 +60,112 @@ def endpoint(model: str) -> tuple[str, Endpoint] | None:
     return endpoint_of(model)
 
 
-def load_served(
-    model: str, *, n_slots: int, window: int | None, engine: str = "native",
-    weights: Literal["float32", "int8"] = "int8", version: str | None = None, threads: int = N_THREADS,
-) -> Served:  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a model is asked with; none of it changes what an answer means."""
+
+    engine: Literal["native", "llamacpp"] = "native"
+    weights: Literal["float32", "int8"] = "int8"
+    window: int | None = None
+    n_slots: int = 8
+    """Completions written at once, by each engine."""
+    threads: int = N_THREADS
+    """Of each engine."""
+    cache_mb: int | None = None
+    prefix_mb: int = 256
+    """As the native engine's."""
+    replicas: int = 1
+    prices: tuple[float, float] | None = None
+    """Of a million tokens, read and written, at an endpoint."""
+    budget: float | None = None
+    """In the currency of `prices`."""
+
+
+def load_served(model: str, means: Means, version: str | None = None) -> Served:
     """Raises UserError where it cannot be had as asked."""
     if found := endpoint(model):
         from magistral.serve.elsewhere import behind
 
-        return behind(*found, n_slots=n_slots, window=window)
+        if means.replicas > 1:
+            raise UserError(f"{found[0]} is behind an endpoint, which has replicas of its own: leave --replicas out")
+        return behind(*found, n_slots=means.n_slots, window=means.window)
     from magistral.serve.model import Served
-    from magistral.text.versions import as_version, version_of
+    from magistral.text.versions import version_of
 
     advice = version_of(version or "text")
-    if engine == "llamacpp":
-        made = _llamacpp(model, n_slots, window, threads)
-    else:
-        made = _native(model, n_slots, window, weights, threads)
+    (engine, *others), facts = _engines(model, means, advice.name)
     return Served(
-        name=name_of(model), engine=made.engine, tokenizer=as_version(made.tokenizer, advice), able=frozenset(made.able),
-        window=made.window, n_slots=n_slots, system=told_by(model, version),
+        name=name_of(model), engine=engine, replicas=tuple(others), tokenizer=facts.tokenizer, able=facts.able,
+        window=facts.window, n_slots=means.n_slots, system=told_by(model, version),
         begin_thinking=trained_prompt(model).begin_thinking, temperature=advice.temperature, top_p=advice.top_p,
-        advised_window=advice.advised or made.longest, max_tokens=min(advice.max_tokens or 1024, made.window // 2),
-        weights=made.digest,
+        advised_window=advice.advised or facts.longest, max_tokens=min(advice.max_tokens or 1024, facts.window // 2),
+        weights=facts.digest,
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    engine: ServingEngine
-    tokenizer: Tokenizer
-    able: tuple[str, ...]
-    """Which of engines.base.OPTIONS the engine does."""
-    window: int
-    longest: int
-    """The model's own window."""
-    digest: str
-    """What the audit log calls the weights."""
+def _engines(model: str, means: Means, version: str) -> tuple[Sequence[ServingEngine], Facts]:
+    """One here, or replicas in processes of their own."""
+    if means.replicas == 1:
+        engine, facts = make_engine(model, means, version)
+        return [engine], facts
+    from magistral.serve.replicas import hire
+
+    return hire(partial(make_engine, model, means, version), means.replicas, num_cpus=means.threads)
 
 
-def _native(model: str, n_slots: int, window: int | None, weights: Literal["float32", "int8"], threads: int) -> Made:
+def make_engine(model: str, means: Means, version: str) -> tuple[ServingEngine, Facts]:
+    """Of a model on this machine, with the marks of that version. Raises UserError where it cannot be had as asked."""
+    from magistral.text.versions import as_version, version_of
+
+    engine, facts = (_llamacpp if means.engine == "llamacpp" else _native)(model, means)
+    return engine, replace(facts, tokenizer=as_version(facts.tokenizer, version_of(version)))
+
+
+def _native(model: str, means: Means) -> tuple[ServingEngine, Facts]:
     import torch
 
     from magistral.engines.native.engine import NativeEngine
     from magistral.models.load import load_model
+    from magistral.serve.steering import Facts
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(means.threads)
     loaded, tokenizer = load_model(model)
-    size = _window(model, window, loaded.sizes.window)
-    engine = NativeEngine(loaded, tokenizer.eos, n_slots=n_slots, window=size, weights=weights)
-    return Made(
-        engine=engine, tokenizer=tokenizer, able=("top_k", "min_p", "n_top", "mask", "draft", "prediction"), window=size,
-        longest=loaded.sizes.window, digest=f"{_hash(loaded)}:{weights}",
+    size = _window(model, means.window, loaded.sizes.window)
+    engine = NativeEngine(
+        loaded, tokenizer.eos, n_slots=means.n_slots, window=size, weights=means.weights, cache_mb=means.cache_mb,
+        prefix_mb=means.prefix_mb,
     )  # fmt: skip
+    able = frozenset({"top_k", "min_p", "n_top", "mask", "draft", "prediction", "begun"})
+    digest = f"{_hash(loaded)}:{means.weights}"
+    return engine, Facts(tokenizer=tokenizer, able=able, window=size, longest=loaded.sizes.window, digest=digest)
 
 
-def _llamacpp(model: str, n_slots: int, window: int | None, threads: int) -> Made:
+def _llamacpp(model: str, means: Means) -> tuple[ServingEngine, Facts]:
     from magistral.engines.llamacpp import LlamacppEngine
     from magistral.models.find import model_path
     from magistral.models.sizes import sizes_of
     from magistral.models.words import tokenizer_of
+    from magistral.serve.steering import Facts
     from magistral.weights.read import open_weights
 
+    if means.cache_mb is not None:
+        raise UserError("--cache-mb is for the native engine: with --engine llamacpp the cache is --slots times --window")
     file = model_path(model)
     if file.suffix != ".gguf":
         raise ModelError(f"--engine llamacpp reads .gguf files, which {file} is not: make one with `magistral convert`")
     read = open_weights(file)
     sizes = sizes_of(read)
-    tokenizer, size = tokenizer_of(read, sizes.n_words), _window(model, window, sizes.window)
-    engine = LlamacppEngine(file, tokenizer, n_slots=n_slots, window=size, n_threads=threads)
+    tokenizer, size = tokenizer_of(read, sizes.n_words), _window(model, means.window, sizes.window)
+    engine = LlamacppEngine(file, tokenizer, n_slots=means.n_slots, window=size, n_threads=means.threads)
     with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return Made(
-        engine=engine, tokenizer=tokenizer, able=("top_k", "min_p", "n_top"), window=size, longest=sizes.window,
-        digest=f"{digest}:llamacpp",
-    )  # fmt: skip
+        digest = f"{hashlib.file_digest(opened, 'sha256').hexdigest()}:llamacpp"
+    able = frozenset({"top_k", "min_p", "n_top"})
+    return engine, Facts(tokenizer=tokenizer, able=able, window=size, longest=sizes.window, digest=digest)
 
 
 def _window(model: str, wished: int | None, longest: int) -> int:
     if wished is not None and wished > longest:
-        raise UserError(f"--window {wished} is over the window of {model}, {longest}: lower it")
+        raise UserError(f"a window of {wished} is over that of {model}, {longest}: lower it")
     return wished or min(longest, MAX_WINDOW)
 
 

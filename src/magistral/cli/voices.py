@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from magistral.cli.served import endpoint, load_served, trained_prompt
+from magistral.cli.served import Means, endpoint, make_engine, trained_prompt
 from magistral.cli.wiring import progress
 from magistral.errors import UserError
 from magistral.eval.measure import Voice
@@ -15,21 +14,6 @@ from magistral.eval.measure import Voice
 if TYPE_CHECKING:
     from magistral.engines.http import Endpoint
     from magistral.recipe import Prompt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """What a model is asked with; none of it changes what a number means."""
-
-    engine: Literal["native", "llamacpp"] = "native"
-    weights: Literal["float32", "int8"] = "int8"
-    window: int | None = None
-    n_slots: int = 32
-    threads: int = 1
-    prices: tuple[float, float] | None = None
-    """Of a million tokens, read and written."""
-    budget: float | None = None
-    """In the currency of `prices`."""
 
 
 def prompt_of(model: str, version: str | None, system: str | None) -> Prompt:
@@ -78,28 +62,23 @@ def _elsewhere(place: Endpoint, prompt: Prompt, means: Means) -> Voice:
 
 
 def _here(model: str, prompt: Prompt, means: Means, longest: int) -> Voice:
-    import torch
-
     from magistral.flow import Problem
     from magistral.pipeline.growing import completion_of
     from magistral.text.stream import completion_parser
     from magistral.text.template import problem_tokens
 
-    torch.set_num_threads(means.threads)
     with progress("eval: reading the model", 1) as advance:
-        served = load_served(
-            model, n_slots=means.n_slots, window=means.window, engine=means.engine, weights=means.weights, version=prompt.version
-        )
+        engine, facts = make_engine(model, means, prompt.version)
         advance(1)
-    if longest >= served.window:
+    if longest >= facts.window:
         raise UserError(
-            f"answers of {longest} tokens leave no room for a question in a window of {served.window}: "
+            f"answers of {longest} tokens leave no room for a question in a window of {facts.window}: "
             "lower --max-tokens or raise --window"
         )
-    tokenizer, parser = served.tokenizer, completion_parser(served.tokenizer, begun=prompt.begin_thinking)
+    tokenizer, parser = facts.tokenizer, completion_parser(facts.tokenizer, begun=prompt.begin_thinking)
     nothing = Problem(id="", question="", reference="")
     return Voice(
-        engine=served.engine, n_group=means.n_slots, n_in_flight=2 * means.n_slots,
+        engine=engine, n_group=means.n_slots, n_in_flight=2 * means.n_slots,
         words=lambda question: (problem_tokens(tokenizer, prompt, question), ()),
         read=lambda written: parser(completion_of(written, nothing, 0, tokenizer.decode)),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from magistral.engines.base import BudgetSpent, Engine, EngineFailed, Request, Written
+from magistral.engines.base import BudgetSpent, EngineFailed, Request, Writer, Written
 from magistral.errors import RunFailed, RunFolderError, UserError
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ class Asker:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Writer,
         *,
         request: Callable[[str, tuple[int, ...], Hashable], Request],
         text: Callable[[Written], str],

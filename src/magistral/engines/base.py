@@ -173,9 +173,8 @@ class BudgetSpent(UserError):
     """A request that might cost more than is left of what may be spent."""
 
 
-class Engine(Protocol):
-    version: int
-    """Of the weights that write the next token."""
+class Writer(Protocol):
+    """The part of an engine that suffices for who asks and waits."""
 
     def submit(self, request: Request) -> None:
         """Queue it; raises UserError if it can never fit."""
@@ -183,15 +182,20 @@ class Engine(Protocol):
     def step(self) -> list[Written]:
         """Write one token of everything that is in; returns what finished."""
 
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is being written."""
+
+
+class Engine(Writer, Protocol):
+    version: int
+    """Of the weights that write the next token."""
+
     def cancel(self, key: Hashable) -> None:
         """Forget a request, waiting or half written, at once."""
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """New weights (all, or those that changed) from the next token on; nothing written is lost."""
-
-    @property
-    def idle(self) -> bool:
-        """Nothing waits and nothing is being written."""
 
 
 class Steerable(Engine, Protocol):

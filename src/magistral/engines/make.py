@@ -29,7 +29,10 @@ def engine_of(
     if settings.kind == "native":
         from magistral.engines.native.engine import NativeEngine
 
-        native = NativeEngine(model, tokenizer.eos, n_slots=settings.n_slots, window=window, weights=settings.weights)
+        native = NativeEngine(
+            model, tokenizer.eos, n_slots=settings.n_slots, window=window, weights=settings.weights, cache_mb=settings.cache_mb,
+            prefix_mb=settings.prefix_mb,
+        )  # fmt: skip
         del model  # it holds its own copy
         yield native
         return

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from magistral.engines.base import EngineFailed, Request, Written
+from magistral.engines.base import EngineFailed, Request, Writer, Written
 from magistral.errors import RunFailed, UserError
 from magistral.eval.ask import Asked, Key, groups
 from magistral.eval.judge import verdict_row
@@ -24,15 +24,6 @@ from magistral.eval.store import Lines
 from magistral.flow import Problem, Trace
 from magistral.text.message import Message
 from magistral.verifiers.judges import Judges
-
-
-class Writer(Protocol):
-    """What a measurement needs of an engine."""
-
-    def submit(self, request: Request) -> None: ...
-    def step(self) -> list[Written]: ...
-    @property
-    def idle(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)

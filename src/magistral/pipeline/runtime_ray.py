@@ -7,15 +7,14 @@ group is judged again, once; a trainer is brought back to the last step from its
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from magistral.engines.base import Begun, Request
+from magistral.engines.cluster import cluster
 from magistral.errors import UserError
 from magistral.flow import Completion, Scored
 from magistral.pipeline.growing import Desk
@@ -249,21 +248,10 @@ def _hire(crew: Crew, shared: Any) -> tuple[list[Worker], list[Worker], Worker]:
     return generators, verifiers, trainer
 
 
-@contextmanager
-def _cluster(runtime: Runtime, n_bytes: int) -> Iterator[None]:
+def _cluster(runtime: Runtime, n_bytes: int) -> AbstractContextManager[None]:
     """One that is there, or one of our own on this machine with a core for every thread that the recipe asks for.
 
     `n_bytes`: of the model's weights."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let any other process of the machine go first
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if runtime.address:
-        ray.init(address=runtime.address, **quiet)
-    else:
-        n_cpus = runtime.n_generators * runtime.generator_cpus + runtime.n_verifiers + runtime.n_trainers * runtime.trainer_cpus
-        # in the store: the model to start workers from, two versions of the weights, and some room
-        ray.init(num_cpus=n_cpus, include_dashboard=False, object_store_memory=2**28 + 4 * n_bytes, **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    n_cpus = runtime.n_generators * runtime.generator_cpus + runtime.n_verifiers + runtime.n_trainers * runtime.trainer_cpus
+    # in the store: the model to start workers from, two versions of the weights, and some room
+    return cluster(n_cpus, address=runtime.address, store_bytes=2**28 + 4 * n_bytes)

@@ -86,7 +86,7 @@ def refusal(how: Asking, dialect: Dialect, refused: Refused) -> Response:
 
 def _headers(ticket: Ticket, ask: Ask) -> dict[str, str]:
     headers = {"x-magistral-request": ticket.id}
-    ignored = [name for name in ask.ignored if name.isidentifier()][:32]
+    ignored = [name for name in (*ask.ignored, *ticket.served.ignored(ask)) if name.isidentifier()][:32]
     return {**headers, **({"x-magistral-ignored": ", ".join(ignored)} if ignored else {})}
 
 

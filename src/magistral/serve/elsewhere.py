@@ -1,7 +1,8 @@
 """A model behind an endpoint: asked in messages, heard in text whose phases the endpoint tells apart.
 
-What only an engine of our own can do is refused, never dropped: closing the thinking, beginning the answer or a call, tokens.
-Tools, effort and the form of an answer are passed on, since endpoints have them.
+Where the endpoint goes on with a message that is begun (Mistral's `prefix`), its thinking is closed as that of any model: the
+request is ended, and asked again with the thinking so far and the closing phrase. Tools, effort and the form of an answer are
+passed on, since endpoints have them. What only an engine of our own can do is refused: tokens, log-probabilities.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from magistral.engines.base import Counted, Written
+from magistral.engines.base import Counted, Request, Written
 from magistral.engines.http import Endpoint, HttpEngine
 from magistral.engines.remote import Tries
 from magistral.engines.spoken import spoken
 from magistral.flow import Finish
 from magistral.serve.errors import Refused
-from magistral.serve.events import ANY_OBJECT, Ask, Call, End, Event, Note, Phase, Usage
-from magistral.serve.model import Served, functions
+from magistral.serve.events import ANY_OBJECT, Ask, Call, End, Event, Note, Phase, Piece, Usage
+from magistral.serve.model import Served, begun_answer, functions
 from magistral.serve.phases import Phases, Terms, Top
+from magistral.serve.phrases import closing_phrase
 from magistral.serve.pieces import Cutter, PlainCutter, TextCutter
 from magistral.text.message import Message
 from magistral.text.tokens import byte_tokenizer
@@ -54,8 +56,9 @@ class Heard:
 
     def feed(self, token: int | None, text: str) -> list[tuple[Phase, str]]:
         if token is not None and self._pieces[token][0] == "thinking":
+            held = self._tags.finish()
             self.phase, self._tags = "thinking", PlainCutter()
-            return [("thinking", text)]
+            return [*held, ("thinking", text)]
         out = self._tags.feed(token, text)
         self.phase = self._tags.phase
         return out
@@ -67,25 +70,58 @@ class Heard:
 class HeardPhases(Phases):
     """Of text instead of tokens; what the endpoint counted goes before what was counted here."""
 
-    def __init__(self, terms: Terms, index: int) -> None:
+    def __init__(self, terms: Terms, index: int, closing: str) -> None:
+        """`closing`: the phrase that ends the thinking; empty: nothing can."""
         self._heard = Heard()
         self._usage: Usage | None = None
+        self._said: dict[Phase, str] = {"thinking": "", "answer": ""}
+        if closing:
+            terms = replace(terms, closing=(self._heard.number(("thinking", closing)),))
         super().__init__(self._heard, self._heard, terms, eos=-1, index=index)
 
     def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float, Top]]:
-        return [(self._heard.number(piece), 0.0, ()) for piece in written.pieces[n_taken:]]
+        """Thinking that comes after it was closed (the endpoint says it again, or thinks anew) is none of the answer."""
+        pieces = written.pieces[n_taken:]
+        if self._closed:
+            pieces = [("summary", "" if kind == "thinking" else text) for kind, text in pieces]
+        return [(self._heard.number(piece), 0.0, ()) for piece in pieces]
+
+    def going_on(self, request: Request, written: Sequence[int]) -> Request:
+        begun = begun_answer(self._said["thinking"], self._said["answer"])
+        left = max(1, request.max_tokens - self.n_tokens)
+        asked = left if request.extra.get("max_tokens") else None
+        return replace(
+            request, messages=(*request.messages, begun), max_tokens=left, extra={**request.extra, "max_tokens": asked}
+        )
+
+    def _settle(self, phase: Phase | None = None) -> None:
+        super()._settle()  # no piece is a mark, so each is of the phase in which it leaves us
+
+    def _piece(self, phase: Phase, text: str) -> list[Event]:
+        events = super()._piece(phase, text)
+        self._said[phase] += "".join(event.text for event in events if isinstance(event, Piece))
+        return events
 
     def kept(self, token: int) -> Sequence[int]:
         return self._heard.decode([token]).encode("utf-8", "replace")
 
     def whole(self, written: Written) -> list[Event]:
         if written.counted is not None:
-            self._usage = _usage_of(written.counted, written.pieces)
+            self._usage = self._of_both(written.counted) if self._closed else _usage_of(written.counted, written.pieces)
         calls = [Call(id=c.id or secrets.token_hex(5)[:9], name=c.name, arguments=c.arguments) for c in written.calls]
         return self.finish(End.LENGTH if written.finish is Finish.LENGTH else End.STOP, calls)
 
     def usage(self) -> Usage:
         return self._usage or super().usage()
+
+    def _of_both(self, second: Counted) -> Usage:
+        """Of two requests, of which the first was ended: its thinking by pieces, and what was thought anew. The second's prompt
+        holds that thinking."""
+        anew = second.thinking or 0
+        return Usage(
+            prompt=max(1, second.prompt - self.n_thinking), cached=second.cached, thinking=self.n_thinking + anew,
+            answer=second.completion - anew, forced=self.n_forced,
+        )  # fmt: skip
 
 
 def _usage_of(counted: Counted, pieces: Sequence[tuple[str, str]]) -> Usage:
@@ -109,8 +145,21 @@ class Elsewhere(Served):
     def own_tools(self) -> bool:
         return True
 
+    @property
+    def steers(self) -> bool:
+        return self.dialect == "mistral"
+
+    def ignored(self, ask: Ask) -> tuple[str, ...]:
+        """Nothing else closes the thinking of a model that is told nothing while it writes."""
+        budget = ask.thinking_budget is not None and not ask.effort
+        wishes = {"thinking_budget": budget, "answer_reserve": ask.answer_reserve is not None}
+        return () if self.steers else tuple(name for name, wished in wishes.items() if wished)
+
     def phases(self, ask: Ask, terms: Terms, index: int) -> Phases:
-        return HeardPhases(terms, index)
+        """An effort is the endpoint's to hold, and of max_tokens it is told: only what was asked for by name is kept free."""
+        budget = None if ask.effort else ask.thinking_budget
+        terms = replace(terms, thinking_budget=budget, answer_reserve=ask.answer_reserve or 0)
+        return HeardPhases(terms, index, f"\n\n{closing_phrase(ask.question)}" if self.steers else "")
 
     def closing(self, question: str) -> tuple[int, ...]:
         return ()
@@ -142,7 +191,10 @@ class Elsewhere(Served):
             form = {"name": "answer", "schema": ask.schema, "strict": True}
             extra["response_format"] = {"type": "json_schema", "json_schema": form}
         if ask.tools:
-            extra |= {"tools": functions(ask), "tool_choice": self._required if ask.tools_required else "auto"}
+            tools = functions(ask)
+            for told, tool in zip(tools, ask.tools, strict=True):
+                told["function"] |= {"strict": True} if tool.strict else {}
+            extra |= {"tools": tools, "tool_choice": self._required if ask.tools_required else "auto"}
         return {"messages": tuple(self._messages(ask)), "extra": extra}
 
     def require_tokens(self) -> None:
@@ -153,15 +205,11 @@ class Elsewhere(Served):
         return "any" if self.dialect == "mistral" else "required"
 
     def _messages(self, ask: Ask) -> list[Message]:
-        begun = [Message(role="assistant", content=ask.prefix, unfinished=True)] if ask.prefix else []
+        begun = [begun_answer(ask.prefix_thinking, ask.prefix)] if ask.goes_on else []
         return [*self._told(ask, ask.turns), *begun]
 
     def _refuse(self, ask: Ask) -> None:
-        budget = ask.thinking_budget is not None and not ask.effort
-        wishes = {
-            "thinking_budget": budget, "answer_reserve": ask.answer_reserve is not None, "logprobs": ask.logprobs,
-            "prompt": ask.raw_prompt is not None, "prefix": bool(ask.prefix) and self.dialect != "mistral",
-        }  # fmt: skip
+        wishes = {"logprobs": ask.logprobs, "prompt": ask.raw_prompt is not None, "prefix": ask.goes_on and not self.steers}
         for name, wished in wishes.items():
             if wished:
                 raise Refused("bad_request", f"{name} cannot be held by a model behind an endpoint: leave it out", field=name)

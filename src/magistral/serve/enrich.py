@@ -23,14 +23,13 @@ def enriched(ticket: Ticket, events: AsyncIterator[Event], claims: Claims) -> As
 
 async def _checked(ticket: Ticket, events: AsyncIterator[Event], claims: Claims) -> AsyncIterator[Event]:
     """A note before each end."""
-    question = next((t.text for t in reversed(ticket.ask.turns) if t.role == "user"), "")
     wholes: dict[int, Whole] = {}
     async for event in events:
         index = getattr(event, "index", 0)
         whole = wholes.setdefault(index, Whole(index=index))
         whole.add(event)
         if isinstance(event, Ended):
-            data = await asyncio.to_thread(check_trace, question, whole.thinking, whole.answer, claims)
+            data = await asyncio.to_thread(check_trace, ticket.ask.question, whole.thinking, whole.answer, claims)
             text = f"{data['n_right']} of {len(data['steps'])} steps are right, {data['n_wrong']} wrong"
             yield Note(index=index, kind="checks", text=text, data=data)
         yield event

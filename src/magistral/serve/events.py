@@ -62,6 +62,8 @@ class Ask:
     """Without a system turn, whether the model's own system prompt is put first."""
     prefix: str = ""
     """The answer begins with this text, which the model goes on from."""
+    prefix_thinking: str = ""
+    """What was thought before it, and is closed."""
     raw_prompt: str | tuple[int, ...] | None = None
     """A plain text or tokens to go on from, without template and phases, instead of `turns`."""
     max_tokens: int | None = None
@@ -105,6 +107,16 @@ class Ask:
     """What only the dialect's own renderer reads."""
     ignored: tuple[str, ...] = ()
     """Fields of the request that have no effect here; said in a header."""
+
+    @property
+    def question(self) -> str:
+        """The last that a user said."""
+        return next((turn.text for turn in reversed(self.turns) if turn.role == "user"), "")
+
+    @property
+    def goes_on(self) -> bool:
+        """With an answer that is begun."""
+        return bool(self.prefix or self.prefix_thinking)
 
 
 ANY_OBJECT = {"type": "object"}

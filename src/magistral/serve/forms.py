@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from magistral.engines.base import Mask
+from magistral.serve.events import Start
 from magistral.serve.growing import Growing
-from magistral.serve.pieces import Cutter
+from magistral.serve.pieces import Cutter, cutter_of
 from magistral.text.tokens import Tokenizer
 
 Allowed = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """The JSON of an answer or of a call: for `Request.mask`, and small enough to be sent to an engine elsewhere."""
+
+    schema: dict[str, Any]
+    tokenizer: Tokenizer | None
+    """None on its way between two processes, of which each has its own."""
+    after: tuple[int, ...] = ()
+    """Tokens behind which the JSON begins; none: at the answer."""
+    start: Start = "free"
+
+    def __call__(self) -> Mask:
+        """Raises UserError where the schema cannot be followed."""
+        from magistral.engines.grammar import json_mask
+
+        assert self.tokenizer is not None
+        grammar = json_mask(self.tokenizer, self.schema, after=self.after)()
+        if self.after:
+            return grammar
+        return AnswerMask(self.tokenizer, cutter_of(self.tokenizer, self.start), grammar, free=self.start == "free")
 
 
 class AnswerMask:

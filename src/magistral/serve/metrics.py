@@ -24,11 +24,13 @@ class _Queues(Collector):
         waiting = GaugeMetricFamily("magistral_waiting", "Completions that wait for a free row", labels=["model"])
         writing = GaugeMetricFamily("magistral_writing", "Completions that are being written", labels=["model"])
         step = GaugeMetricFamily("magistral_step_seconds", "Moving mean of the seconds of one step", labels=["model"])
-        for name, scheduler in self.service.schedulers.items():
-            waiting.add_metric([name], scheduler.n_waiting)
-            writing.add_metric([name], scheduler.n_writing)
-            step.add_metric([name], scheduler.step_s)
-        yield from (waiting, writing, step)
+        ready = GaugeMetricFamily("magistral_engines_ready", "Engines of the model that can write", labels=["model"])
+        for name, pool in self.service.pools.items():
+            waiting.add_metric([name], pool.n_waiting)
+            writing.add_metric([name], pool.n_writing)
+            step.add_metric([name], pool.step_s)
+            ready.add_metric([name], pool.n_ready)
+        yield from (waiting, writing, step, ready)
 
 
 def _seconds(name: str, what: str, registry: CollectorRegistry) -> Histogram:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from magistral.engines.base import Mask
 from magistral.errors import ModelError, UserError
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Note, Start, Turn
-from magistral.serve.forms import AnswerMask
+from magistral.serve.forms import Form
 from magistral.serve.phases import Phases, Terms
 from magistral.serve.phrases import closing_phrase
-from magistral.serve.pieces import CALLS, Cutter, PlainCutter, TextCutter, TokenCutter
+from magistral.serve.pieces import CALLS, Cutter, PlainCutter, cutter_of
 from magistral.serve.steering import ServingEngine
 from magistral.text.message import Message, Piece, ToolCall
 from magistral.text.template import conversation_tokens
@@ -31,6 +30,8 @@ TOOLS = (
 class Served:
     name: str
     engine: ServingEngine
+    replicas: tuple[ServingEngine, ...] = ()
+    """Further engines of the same weights, which share the requests with `engine`."""
     tokenizer: Tokenizer
     window: int
     """Prompt and completion together, in tokens."""
@@ -76,19 +77,29 @@ class Served:
         """One tool is demanded, and its arguments follow its schema."""
         return ask.tools_required and len(ask.tools) == 1 and ask.tools[0].strict and self.tokenizer.layout != "v11"
 
-    def _mask(self, ask: Ask) -> Callable[[], Mask]:
+    def _mask(self, ask: Ask) -> Form:
         """Of a demanded call, from behind what is put in; else of the answer."""
-        from magistral.engines.grammar import json_mask
-
+        if not self._strict(ask) and (ask.tools or ask.goes_on or ask.raw_prompt is not None):
+            why = "response_format goes with a conversation, and not with tools or a prefix"
+            raise Refused("bad_request", why, field="response_format")
+        schema = ask.tools[0].parameters if self._strict(ask) else ask.schema
+        after = self.call(ask) if self._strict(ask) else ()
+        form = Form(schema=schema or {}, tokenizer=self.tokenizer, after=after, start=self._start(ask))
         try:
-            if self._strict(ask):
-                return json_mask(self.tokenizer, ask.tools[0].parameters, after=self.call(ask))
-            if ask.tools or ask.prefix or ask.raw_prompt is not None:
-                raise UserError("response_format goes with a conversation, and not with tools or a prefix")
-            grammar, free = json_mask(self.tokenizer, ask.schema or {}), self._start(ask) == "free"
+            form()
         except UserError as e:
             raise Refused("bad_request", str(e), field="response_format") from None
-        return lambda: AnswerMask(self.tokenizer, self._cutter(ask), grammar(), free=free)
+        return form
+
+    @property
+    def steers(self) -> bool:
+        """Its thinking can be closed for it."""
+        return True
+
+    def ignored(self, ask: Ask) -> tuple[str, ...]:
+        """Fields that have no effect with this model."""
+        optional = any(tool.strict for tool in ask.tools) and not self._strict(ask)
+        return ("strict",) if optional else ()
 
     def room(self, n_prompt: int) -> int:
         """Tokens that a completion may have."""
@@ -103,11 +114,7 @@ class Served:
     def _cutter(self, ask: Ask) -> Cutter:
         if ask.raw_prompt is not None:
             return PlainCutter()
-        start: Start = "answer" if ask.prefix else self._start(ask)
-        marks, tokenizer = self.tokenizer.marks, self.tokenizer
-        if not tokenizer.marks_are_tokens:
-            return TextCutter(marks, start)
-        return TokenCutter(tokenizer.control_id(marks.open), tokenizer.control_id(marks.close), start)
+        return cutter_of(self.tokenizer, "answer" if ask.goes_on else self._start(ask))
 
     def closing(self, question: str) -> tuple[int, ...]:
         """What the server writes to end the thinking."""
@@ -161,8 +168,8 @@ class Served:
 
     def _ids(self, ask: Ask, turns: Sequence[Turn]) -> list[int]:
         messages = self._told(ask, turns)
-        if ask.prefix:
-            messages.append(Message(role="assistant", content=ask.prefix, unfinished=True))
+        if ask.goes_on:
+            messages.append(begun_answer(ask.prefix_thinking, ask.prefix))
         elif self._start(ask) == "thinking":
             messages.append(Message(role="assistant", content=(("thinking", ""),), unfinished=True))
         elif ask.start == "answer":  # an empty trace, so that the model goes on with its answer
@@ -209,6 +216,12 @@ class Served:
     def encode(self, text: str) -> list[int]:
         _check_text(text)
         return self.tokenizer.encode(text)
+
+
+def begun_answer(thinking: str, text: str) -> Message:
+    """An answer that the model goes on with; its thinking, where there is one, is closed."""
+    thought: tuple[Piece, ...] = (("thinking", thinking),) if thinking else ()
+    return Message(role="assistant", content=(*thought, ("text", text)), unfinished=True)
 
 
 def _check_text(text: str) -> None:

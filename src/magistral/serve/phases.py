@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from magistral.engines.base import Written
+from magistral.engines.base import Request, Written
 from magistral.flow import Finish
 from magistral.serve.events import Call, End, Ended, Event, Note, Phase, Piece, Token, ToolCall, Usage
 from magistral.serve.growing import Decoding, Growing, LoopDetector
@@ -87,12 +87,17 @@ class Phases:
     def drawn(self, written: Written, n_taken: int) -> Iterable[tuple[int, float, Top]]:
         """Tokens that have come since, with their log-probabilities and those of the likeliest."""
         self._written = written
-        top: Iterable[Top] = written.top[n_taken:] or itertools.repeat(())
+        n = len(written.tokens) - n_taken
+        top: Iterable[Top] = written.top[-n:] if written.top else itertools.repeat(())  # none of what another engine began
         return zip(written.tokens[n_taken:], written.logprobs[n_taken:], top, strict=False)
 
     def kept(self, token: int) -> Sequence[int]:
         """What the audit log keeps of a token."""
         return (token,)
+
+    def going_on(self, request: Request, written: Sequence[int]) -> Request:
+        """What asks for the rest, where so much of a completion stands. `written`: as `kept` gave it."""
+        return replace(request, prompt=(*request.prompt, *written), max_tokens=request.max_tokens - len(written))
 
     def whole(self, written: Written) -> list[Event]:
         """The engine wrote its last token."""

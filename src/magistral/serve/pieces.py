@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from magistral.serve.events import Call, Phase, Start
+from magistral.text.tokens import Tokenizer
 from magistral.text.trace import Marks, TraceParser
 
 CALLS = "[TOOL_CALLS]"
@@ -79,6 +80,14 @@ class PlainCutter:
 
     def finish(self) -> list[tuple[Phase, str]]:
         return []
+
+
+def cutter_of(tokenizer: Tokenizer, start: Start) -> Cutter:
+    """For completions that begin there, by the marks that the model writes."""
+    marks = tokenizer.marks
+    if not tokenizer.marks_are_tokens:
+        return TextCutter(marks, start)
+    return TokenCutter(tokenizer.control_id(marks.open), tokenizer.control_id(marks.close), start)
 
 
 class Finder:

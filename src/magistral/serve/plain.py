@@ -58,7 +58,7 @@ class _Plain:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, _request: Request) -> Response:
-        models = {name: s.failure or ("ready" if s.ready else "not ready") for name, s in self.service.schedulers.items()}
+        models = {name: pool.state for name, pool in self.service.pools.items()}
         return JSONResponse({"ready": self.service.ready, "models": models}, 200 if self.service.ready else 503)
 
     async def metrics(self, _request: Request) -> Response:

@@ -24,16 +24,16 @@ MAX_CHARACTERS = 20_000
 
 
 class Runs:
-    """Those in one folder; a name is never more than the name of a folder in it."""
+    """Those in one folder, and in its folders; a name is never more than the path of one of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def all(self) -> list[dict[str, Any]]:
         """Newest first."""
-        found = [(RunFolder(f.parent), RunFolder(f.parent).info()) for f in self.folder.glob("*/run.json")]
-        found.sort(key=lambda pair: -float(pair[1].get("started", 0)))
-        return [{"name": run.path.name, "stage": info.get("stage", ""), "state": run.state} for run, info in found]
+        found = [(name, run, run.info()) for name, run in self._runs().items()]
+        found.sort(key=lambda row: -float(row[2].get("started", 0)))
+        return [{"name": name, "stage": info.get("stage", ""), "state": run.state} for name, run, info in found]
 
     def get(self, name: str) -> dict[str, Any]:
         run = self._run(name)
@@ -52,9 +52,14 @@ class Runs:
         return [_group(list(group)) for _, group in groupby(rows, key=lambda row: row["group"])]
 
     def _run(self, name: str) -> RunFolder:
-        if name not in {f.parent.name for f in self.folder.glob("*/run.json")}:
+        runs = self._runs()
+        if name not in runs:
             raise Refused("not_found", "no such run", field="name")
-        return RunFolder(self.folder / name)
+        return runs[name]
+
+    def _runs(self) -> dict[str, RunFolder]:
+        files = [*self.folder.glob("*/run.json"), *self.folder.glob("*/*/run.json")]
+        return {str(file.parent.relative_to(self.folder)): RunFolder(file.parent) for file in files}
 
 
 def _finite(values: dict[str, Any]) -> dict[str, float]:
@@ -90,7 +95,7 @@ def runs_routes(gate: Gate, folder: Path) -> list[BaseRoute]:
         return JSONResponse(body, status)
 
     async def listed(request: Request) -> Response:
-        return await reply(request, lambda: {"data": runs.all()})
+        return await reply(request, lambda: {"data": runs.all(), "folder": str(folder.absolute())})
 
     async def one(request: Request) -> Response:
         return await reply(request, lambda: runs.get(request.path_params["name"]))
@@ -102,6 +107,6 @@ def runs_routes(gate: Gate, folder: Path) -> list[BaseRoute]:
 
     return [
         Route("/api/runs", listed),
-        Route("/api/runs/{name}", one),
-        Route("/api/runs/{name}/groups", groups),
+        Route("/api/runs/{name:path}/groups", groups),
+        Route("/api/runs/{name:path}", one),
     ]

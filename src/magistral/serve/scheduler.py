@@ -12,58 +12,27 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from magistral.engines.base import EngineFailed, Request, Written
-from magistral.errors import MagistralError, UserError
+from magistral.errors import UserError
 from magistral.serve.events import End, Event, Failed, Started
-from magistral.serve.phases import Phases
+from magistral.serve.job import Full, Job
 from magistral.serve.steering import ServingEngine, Steerable, Waiting
 
 STALL_S = 60.0
 """An engine that has work and has not ended a step for so long is not ready (chosen: a long prefill on a CPU takes seconds)."""
 
 
-class Full(MagistralError):
-    """The queue takes no more for now."""
-
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class Job:
-    """One completion, waiting or being written."""
-
-    prompt: tuple[int, ...]
-    seed: int
-    temperature: float
-    top_p: float
-    phases: Phases
-    sink: Callable[[list[Event]], None]
-    """Called in the event loop."""
-    urgent: bool = False
-    """Before those that wait and are not."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further fields of the engine's Request."""
-    key: int = -1
-    written: list[int] = field(default_factory=list)
-    n_taken: int = 0
-    """Of the engine's present row."""
-    n_forcing: int = 0
-    """Tokens that the engine has yet to write because it was told to."""
-    parts: list[tuple[int, int, int]] = field(default_factory=list)
-    """(tokens before it, seed, tokens drawn) of each time the engine was asked: what a replay needs."""
-    forced: list[tuple[int, int]] = field(default_factory=list)
-    """(tokens before, tokens) of each time the engine was told what to write."""
-    since: float = 0.0
-
-
 class Scheduler:
-    def __init__(self, engine: ServingEngine, *, n_slots: int, max_waiting: int) -> None:
+    def __init__(
+        self, engine: ServingEngine, *, n_slots: int, max_waiting: int, resumes: bool = False,
+        on_failure: Callable[[Scheduler, list[Job]], None],
+    ) -> None:  # fmt: skip
+        """`resumes`: the engine goes on with what another wrote; `on_failure`: told in the event loop, once, that the engine
+        broke, and which completions are left."""
         self.engine, self.n_slots, self.max_waiting = engine, n_slots, max_waiting
+        self._resumes, self._on_failure = resumes, on_failure
         self.n_steps = 0
         self.failure = ""
         """Why the engine can write no more; empty: it can."""
@@ -120,13 +89,21 @@ class Scheduler:
                     f"{len(self._waiting)} completions wait, which is all the queue holds", retry_after_s=self._patience_s()
                 )
             for job in jobs:
-                job.key, job.since = next(self._keys), time.monotonic()
+                job.home, job.key = self, next(self._keys)
                 at = next((i for i, j in enumerate(self._waiting) if job.urgent and not j.urgent), len(self._waiting))
                 self._waiting.insert(at, job)
             self._wake()
 
+    def take_over(self, job: Job) -> None:
+        """From an engine that broke: the next to be let in, however many wait."""
+        with self._changed:
+            job.home, job.key = self, next(self._keys)
+            self._waiting.insert(0, job)
+            self._wake()
+
     def cancel(self, job: Job) -> None:
         """Its row is free before the next step."""
+        job.left = True
         self._command(lambda: self._cancel(job))
 
     def answer_now(self, job: Job) -> None:
@@ -167,7 +144,8 @@ class Scheduler:
         except EngineFailed as e:
             if e.key not in self._rows:
                 raise
-            self._fail_one(self._rows[e.key], Failed(message=str(e.__cause__ or e), status=502))
+            status = 400 if isinstance(e.__cause__, UserError) else 502
+            self._fail_one(self._rows[e.key], Failed(message=str(e.__cause__ or e), status=status))
             return []
 
     def _take_commands(self) -> bool:
@@ -193,24 +171,33 @@ class Scheduler:
             for job in jobs:
                 self._rows[job.key] = job
         for job in jobs:
-            self._out.append((job, [Started(index=job.phases.index, n_prompt=job.phases.terms.n_prompt)]))
+            if not job.parts:
+                self._out.append((job, [Started(index=job.phases.index, n_prompt=job.phases.terms.n_prompt)]))
             self._submit(job)
 
     def _submit(self, job: Job) -> None:
-        seed = (job.seed + 0x9E3779B9 * len(job.parts)) % 2**63  # another stream of draws for each part
+        """All of it, the rest of it, or the part that an engine left when it died."""
+        if job.begun is None:
+            seed = (job.seed + 0x9E3779B9 * len(job.parts)) % 2**63  # another stream of draws for each part
+            job.parts.append((len(job.written), seed, 0))
+            job.n_taken = 0
+        at, seed, _ = job.parts[-1]
+        begun = () if job.begun is None else (job.begun,)
         request = Request(
-            prompt=(*job.prompt, *job.written),
+            prompt=job.prompt,
             seeds=(seed,),
-            max_tokens=job.phases.terms.max_tokens - len(job.written),
+            max_tokens=job.phases.terms.max_tokens,
             temperature=job.temperature,
             top_p=job.top_p,
+            begun=begun,
             key=job.key,
             **job.options,
         )
-        job.parts.append((len(job.written), seed, 0))
-        job.n_taken = 0
+        job.row, job.begun = None, None
         try:
-            self.engine.submit(request)
+            self.engine.submit(job.phases.going_on(request, job.written[:at]) if at else request)
+            if job.forcing and isinstance(self.engine, Steerable):
+                self.engine.force(job.key, 0, job.forcing)
         except UserError as e:
             self._fail_one(job, Failed(message=str(e), status=400))
 
@@ -224,12 +211,12 @@ class Scheduler:
         if job is None:
             return
         events: list[Event] = []
-        phases, n = job.phases, len(written.tokens)
+        phases, n, job.row = job.phases, len(written.tokens), written
         for token, logprob, top in phases.drawn(written, job.n_taken):
             job.n_taken += 1
             job.written += phases.kept(token)
-            events += phases.take(token, logprob, top, forced=job.n_forcing > 0)
-            job.n_forcing = max(0, job.n_forcing - 1)
+            events += phases.take(token, logprob, top, forced=bool(job.forcing))
+            job.forcing = job.forcing[1:]
             if phases.end or phases.wanted:
                 break
         at, seed, _ = job.parts[-1]
@@ -247,14 +234,16 @@ class Scheduler:
         tokens, job.phases.wanted = job.phases.wanted, ()
         if isinstance(self.engine, Steerable) and cancelled and exact:
             self.engine.force(job.key, 0, tokens)
-            job.n_forcing = len(tokens)
+            job.forcing = tokens
             job.forced.append((len(job.written), len(tokens)))
             return []
         events: list[Event] = []
-        if cancelled:
-            self.engine.cancel(job.key)
+        self._forget(job, cancel=cancelled)
+        job.key = next(self._keys)  # another: an engine elsewhere may yet be busy with what was cancelled
+        with self._changed:
+            self._rows[job.key] = job
         for token in tokens:
-            job.written.append(token)
+            job.written += job.phases.kept(token)
             events += job.phases.take(token, 0.0, forced=True)
             if job.phases.end is not None:
                 return events
@@ -278,13 +267,17 @@ class Scheduler:
             self.engine.cancel(job.key)
 
     def _fail(self, message: str) -> None:
+        """Whoever made the scheduler hears of it, with what was being written first."""
         with self._changed:
             self.failure = message
-            jobs = [*self._rows.values(), *self._waiting]
+            written, waiting = list(self._rows.values()), self._waiting[:]
             self._rows.clear()
             self._waiting.clear()
-        self._out += [(job, [Failed(message=message)]) for job in jobs]
+        for job in written if self._resumes else ():
+            job.begun = job.so_far()
         self._post()
+        if self._loop and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_failure, self, [*written, *waiting])
 
     def _post(self) -> None:
         out, self._out = self._out, []

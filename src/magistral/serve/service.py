@@ -11,10 +11,10 @@ from typing import Any
 
 from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Ended, Event, Failed, Note, Piece, Usage
+from magistral.serve.job import Full, Job
 from magistral.serve.model import Served
 from magistral.serve.phases import Terms
-from magistral.serve.scheduler import Full, Job, Scheduler
-from magistral.serve.steering import Closing
+from magistral.serve.pool import Pool
 
 RESERVED_SHARE = 4
 """Without a wish, thinking leaves one part in so many of max_tokens to the answer (chosen)."""
@@ -28,7 +28,7 @@ class Ticket:
     id: str
     ask: Ask
     served: Served
-    scheduler: Scheduler
+    pool: Pool
     jobs: list[Job] = field(default_factory=list)
     owner: str = ""
     """Who may steer it: the key it was asked with."""
@@ -87,35 +87,34 @@ class Ticket:
     def cancel(self) -> None:
         for job in self.jobs:
             if job.phases.index not in self.ends and not self.failed:
-                self.scheduler.cancel(job)
+                self.pool.cancel(job)
 
     def answer_now(self) -> None:
         """Raises Refused where the model cannot be told what to write."""
-        self.served.require_tokens()
+        if not self.served.steers:
+            raise Refused("bad_request", f"{self.served.name} cannot be told to answer now: its endpoint goes on with no message")
         for job in self.jobs:
-            self.scheduler.answer_now(job)
+            self.pool.answer_now(job)
 
 
 class Service:
     def __init__(self, models: Sequence[Served], *, max_waiting: int = 64) -> None:
         assert models
         self.models = {served.name: served for served in models}
-        self.schedulers = {s.name: Scheduler(s.engine, n_slots=s.n_slots, max_waiting=max_waiting) for s in models}
+        self.pools = {served.name: Pool(served, max_waiting=max_waiting) for served in models}
         self.running: dict[str, Ticket] = {}
 
     @property
     def ready(self) -> bool:
-        return all(scheduler.ready for scheduler in self.schedulers.values())
+        return all(pool.ready for pool in self.pools.values())
 
     def start(self) -> None:
-        for scheduler in self.schedulers.values():
-            scheduler.start(asyncio.get_running_loop())
+        for pool in self.pools.values():
+            pool.start()
 
     async def stop(self) -> None:
-        for scheduler in self.schedulers.values():
-            await asyncio.to_thread(scheduler.stop)
-            if isinstance(scheduler.engine, Closing):
-                await asyncio.to_thread(scheduler.engine.close)
+        for pool in self.pools.values():
+            await pool.stop()
 
     def model(self, name: str) -> Served:
         if not name:
@@ -139,7 +138,7 @@ class Service:
         if not prompt:
             raise Refused("bad_request", "the prompt is empty", field="messages")
         terms = _terms(ask, served, served.n_prompt(prompt))
-        ticket = Ticket(id=secrets.token_hex(12), ask=ask, served=served, scheduler=self.schedulers[served.name], owner=owner)
+        ticket = Ticket(id=secrets.token_hex(12), ask=ask, served=served, pool=self.pools[served.name], owner=owner)
         seed = secrets.randbits(48) if ask.seed is None else ask.seed
         n, options = ask.vote.k if ask.vote else ask.n, served.options(ask)
         ticket.jobs = [
@@ -155,9 +154,9 @@ class Service:
         if notes or prompt_notes:
             ticket.take([*notes, *prompt_notes])
         try:
-            ticket.scheduler.open(ticket.jobs)
+            ticket.pool.open(ticket.jobs)
         except Full as e:
-            kind = "busy" if ticket.scheduler.failure or not ticket.scheduler.ready else "limited"
+            kind = "limited" if ticket.pool.ready else "busy"
             raise Refused(kind, str(e), retry_after_s=e.retry_after_s) from None  # type: ignore[arg-type]
         self.running[ticket.id] = ticket
         return ticket
@@ -182,11 +181,10 @@ def _terms(ask: Ask, served: Served, n_prompt: int) -> Terms:
         raise Refused(
             "bad_request", f"answer_reserve={reserve} leaves nothing of max_tokens={max_tokens}", field="answer_reserve"
         )
-    question = next((t.text for t in reversed(ask.turns) if t.role == "user"), "")
     return Terms(
         max_tokens=max_tokens, n_prompt=n_prompt,
-        closing=() if plain else served.closing(question),
+        closing=() if plain else served.closing(ask.question),
         thinking_budget=ask.thinking_budget, answer_reserve=0 if plain else reserve,
         detect_loops=ask.detect_loops, stop=ask.stop, tools=bool(ask.tools), call=served.call(ask), logprobs=ask.logprobs,
-        trim=not plain, at_start=not ask.prefix,
+        trim=not plain, at_start=not ask.goes_on,
     )  # fmt: skip

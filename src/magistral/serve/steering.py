@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from magistral.engines.base import Request, Written
+from magistral.engines.base import Writer, Written
+from magistral.text.tokens import Tokenizer
 
 
-class ServingEngine(Protocol):
+class ServingEngine(Writer, Protocol):
     """The part of `engines.base.Engine` that serving uses, and what is being written."""
 
     version: int
 
-    def submit(self, request: Request) -> None: ...
-    def step(self) -> list[Written]: ...
     def partial(self) -> list[Written]: ...
     def cancel(self, key: Hashable) -> None: ...
-    @property
-    def idle(self) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of an engine's model when it is read."""
+
+    tokenizer: Tokenizer
+    able: frozenset[str]
+    """Which of engines.base.OPTIONS the engine does."""
+    window: int
+    longest: int
+    """The model's own window."""
+    digest: str
+    """What the audit log calls the weights."""
 
 
 @runtime_checkable
@@ -26,6 +38,14 @@ class Closing(Protocol):
     """An engine that holds what must be given back."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Reviving(Protocol):
+    """An engine that can be begun anew when it broke, without what it was writing."""
+
+    def revive(self) -> None:
+        """Blocks until it can write. Raises RunFailed."""
 
 
 @runtime_checkable

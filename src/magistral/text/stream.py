@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from magistral.flow import Completion, Trace
 from magistral.text.tokens import Tokenizer
-from magistral.text.trace import Phase, TraceParser, parse, trace_of
+from magistral.text.trace import THINK_TEXT, Phase, TraceParser, parse, trace_of
 
 MAX_HELD = 16
 """Tokens kept back where words that end in half a character follow each other (chosen: past this the bytes are just broken)."""
@@ -96,3 +96,17 @@ def completion_parser(tokenizer: Tokenizer, *, begun: bool = False) -> Callable[
         return lambda completion: parse_tokens(tokenizer, opening + completion.tokens)
     written = f"{marks.open}\n" if begun else ""
     return lambda completion: parse(written + completion.text, marks)
+
+
+def completion_text(tokenizer: Tokenizer, *, begun: bool = False) -> Callable[[Completion], str]:
+    """A completion as text, whichever marks its model writes: thinking between those of text, the opening one where the prompt
+    ended with it (`begun`) too."""
+    parser = completion_parser(tokenizer, begun=begun)
+
+    def text(completion: Completion) -> str:
+        trace = parser(completion)
+        if trace.well_formed:
+            return f"{THINK_TEXT.open}\n{trace.thinking}\n{THINK_TEXT.close}\n{trace.summary}"
+        return (f"{THINK_TEXT.open}\n" if begun else "") + completion.text
+
+    return text

@@ -101,13 +101,11 @@ class AnthropicMessages:
         thinking = fields.thinking or ThinkingFields(type="adaptive")
         start: Start = "answer" if thinking.type == "disabled" else "free"
         turns = [t for i, m in enumerate(fields.messages) for t in _turns(m, i)]
-        prefix = (
-            turns[-1].text if turns and turns[-1].role == "assistant" else ""
-        )  # Anthropic's way to give the answer's beginning
-        if prefix:
-            turns.pop()
+        # Anthropic's way to give the answer's beginning
+        begun = turns.pop() if turns and turns[-1].role == "assistant" and (turns[-1].text or turns[-1].thinking) else None
         ask = Ask(
-            turns=(*_system(fields.system), *turns), prefix=prefix,
+            turns=(*_system(fields.system), *turns), prefix=begun.text if begun else "",
+            prefix_thinking=begun.thinking if begun else "",
             **fields.common(start=start, budget=thinking.budget_tokens), **_tools(fields),
             max_tokens=fields.max_tokens, stop=stops_of(fields.stop_sequences), top_k=max(0, fields.top_k or 0),
         )  # fmt: skip

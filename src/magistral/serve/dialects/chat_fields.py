@@ -160,11 +160,13 @@ def chat_arguments(fields: ChatFields) -> Json:
 
 def _conversation(fields: ChatFields) -> Json:
     """A last message of the assistant that is marked `prefix` is what the answer begins with."""
-    messages, prefix = fields.messages, ""
-    if messages[-1].role == "assistant" and messages[-1].prefix:
-        prefix = content_of(messages[-1].content, f"messages.{len(messages) - 1}.content")[0]
-        messages = messages[:-1]
-    return {"turns": tuple(turn_of(m, i) for i, m in enumerate(messages)), "prefix": prefix}
+    turns = [turn_of(m, i) for i, m in enumerate(fields.messages)]
+    begun = turns.pop() if turns[-1].role == "assistant" and fields.messages[-1].prefix else None
+    return {
+        "turns": tuple(turns),
+        "prefix": begun.text if begun else "",
+        "prefix_thinking": begun.thinking if begun else "",
+    }
 
 
 def _tool(field: ToolField) -> Tool:

@@ -177,7 +177,7 @@ def check(ask: Ask) -> Ask:
     """What must hold of a request in any dialect."""
     if not any(t.role != "system" for t in ask.turns) and ask.raw_prompt is None:
         raise Refused("bad_request", "there is no message to answer", field="messages")
-    if ask.turns and ask.turns[-1].role == "assistant" and not ask.prefix:
+    if ask.turns and ask.turns[-1].role == "assistant" and not ask.goes_on:
         raise Refused(
             "bad_request", "the last message is the assistant's: end with the user's, or mark it prefix", field="messages"
         )

@@ -41,7 +41,7 @@ export const conversation = async (id) => (await call(`/api/conversations/${id}`
 export const keep = async (id, body) => call(`/api/conversations/${id}`, json(body, "PUT"));
 export const forget = async (id) => call(`/api/conversations/${id}`, { method: "DELETE" });
 export const answerNow = async (id) => call(`/v1/requests/${id}/answer_now`, { method: "POST" });
-export const runs = async () => (await (await call("/api/runs")).json()).data;
+export const runs = async () => (await call("/api/runs")).json(); // { data, folder }
 export const run = async (name) => (await call(`/api/runs/${encodeURIComponent(name)}`)).json();
 export const groups = async (name, step) => (await (await call(`/api/runs/${encodeURIComponent(name)}/groups?step=${step}`)).json()).data;
 

@@ -45,12 +45,20 @@ function stop() {
 // Show the branch that the tree looks at.
 export function show(other = tree) {
   tree = other;
-  $("log").replaceChildren(...tree.path().map(shown));
+  const path = tree.path();
+  $("log").replaceChildren(...(path.length ? path.map(shown) : [welcome()]));
   $("log").scrollTop = $("log").scrollHeight;
   for (const open of document.querySelectorAll("#conversations .open")) mark(open);
   $("side").classList.remove("open");
   $("menu").setAttribute("aria-expanded", "false");
   if (!running) $("question").focus();
+}
+
+// Of an empty page: what the choices below the question do.
+function welcome() {
+  const choices = [["flash", "aboutFlash"], ["votes", "aboutVotes"], ["checks", "aboutChecks"], ["answerNow", "aboutAnswerNow"]];
+  const lines = choices.flatMap(([name, about]) => [element("dt", { textContent: t(name) }), element("dd", { textContent: t(about) })]);
+  return element("li", { className: "welcome" }, element("h2", { textContent: t("welcome") }), element("dl", {}, ...lines));
 }
 
 function mark(open) {

@@ -72,7 +72,7 @@ export class Answer {
     this.growing.thinking.finish();
     this.growing.text.finish();
     this.label();
-    this.notes.replaceChildren(...notesOf(about));
+    this.notes.replaceChildren(...notesOf(this.node));
     this.growing.thinking.redrawn = () => this.mark();
     this.mark();
   }
@@ -90,7 +90,7 @@ export class Answer {
   }
 }
 
-function notesOf(about) {
+function notesOf({ about, thinking }) {
   const said = about.magistral ?? {};
   const lines = (said.notes ?? []).filter((n) => !["vote", "checks", "flash"].includes(n.kind)).map((n) => note(n.text));
   if (about.failed) lines.push(note(t("failed", { why: about.failed }), "failed"));
@@ -98,7 +98,7 @@ function notesOf(about) {
   if (about.finish === "length") lines.push(note(t("ranOut")));
   for (const n of said.notes ?? []) {
     if (n.kind === "vote") lines.push(...votes(n.data));
-    if (n.kind === "checks") lines.push(checks(n.data));
+    if (n.kind === "checks") lines.push(n.data.steps.length ? checks(n.data) : note(t(thinking ? "noSteps" : "noThought")));
     if (n.kind === "flash") lines.push(note(t("speed", { v: number(n.data.tokens_per_s, 0) })));
   }
   return lines;

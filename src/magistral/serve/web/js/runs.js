@@ -9,14 +9,20 @@ const EVERY_MS = 3000;
 const STATES = ["running", "done", "stopped", "failed", "killed"];
 const word = (state) => (STATES.includes(state) ? t(`run_${state}`) : state);
 
+const ltr = (text) => `\u2066${text}\u2069`; // a path or a command, in a sentence of any direction
+
 let timer = null;
 let plots = new Map(); // name of a curve -> { plot, host }
 let shownStep = null;
 
 export async function start() {
   clearInterval(timer);
-  const all = await api.runs();
+  const { data: all, folder } = await api.runs();
+  $("runs-folder").textContent = t("runsIn", { folder: ltr(folder) });
+  const start = ltr(`magistral rl recipes/quickstart.toml --out ${folder}/first`);
+  $("no-runs").textContent = t("noRuns", { start, look: ltr("magistral serve --runs") });
   $("no-runs").hidden = all.length > 0;
+  $("run-row").hidden = all.length === 0;
   const before = $("run").value;
   $("run").replaceChildren(...all.map(({ name, state }) => new Option(`${name} (${word(state)})`, name)));
   if (all.some(({ name }) => name === before)) $("run").value = before;
