@@ -36,13 +36,13 @@ def finish(engine: NativeEngine) -> list[Written]:
 def count_tokens(engine: NativeEngine) -> list[int]:
     """Of each pass through the model, as they come."""
     counts: list[int] = []
-    own = engine.model.hidden
+    own = engine.model.logits
 
-    def hidden(tokens: Sequence[int], *rest: Any) -> Any:
+    def logits(tokens: Sequence[int], *rest: Any) -> Tensor:
         counts.append(len(tokens))
         return own(tokens, *rest)
 
-    engine.model.hidden = hidden  # type: ignore[method-assign]
+    engine.model.logits = logits  # type: ignore[method-assign, assignment]
     return counts
 
 

@@ -18,7 +18,7 @@ def engine_logprobs(engine: NativeEngine, tokens: Tensor) -> Tensor:
     cache = Cache(engine.sizes, 1, grown(n), device=tokens.device)
     cache.reserve(1, n)
     with torch.inference_mode():
-        return engine.model.logits(engine.model.hidden(tokens[0].tolist(), [Span(0, 0, n)], cache), range(n)).log_softmax(-1)
+        return engine.model.logits(tokens[0].tolist(), [Span(0, 0, n)], cache, range(n)).log_softmax(-1)
 
 
 @pytest.mark.parametrize("changes", [{}, {"family": "qwen2", "attention_bias": True}], ids=["llama", "with biases"])

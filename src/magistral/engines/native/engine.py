@@ -202,13 +202,12 @@ class NativeEngine:
     def _forward(self, pieces: list[Piece]) -> Tensor:
         """[B, V] logits of the places that say what comes next; of none where all is still being read."""
         tokens = [token for piece in pieces for token in piece.tokens]
-        hidden = self.model.hidden(tokens, [piece.span for piece in pieces], self.cache)
         wanted: list[int] = []
         end = 0
         for piece in pieces:
             end += piece.span.n
             wanted += range(end - piece.n_drawn, end)
-        return self.model.logits(hidden, wanted) if wanted else torch.empty(0, self.sizes.n_words)
+        return self.model.logits(tokens, [piece.span for piece in pieces], self.cache, wanted)
 
     def _write(self, pieces: list[Piece], logits_BV: Tensor) -> None:
         """What comes next in each row; a guess that is right lets the place after it count too."""

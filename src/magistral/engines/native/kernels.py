@@ -31,7 +31,7 @@ C1, C2, C3, C4, C5, C6 = (f32(np.log(2) ** i / np.prod(np.arange(1.0, i + 1))) f
 
 def use_torch_threads() -> None:
     """As many as torch uses; both draw from one pool where they share an OpenMP library."""
-    set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
+    set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 @njit(**INNER)

@@ -26,15 +26,11 @@ class Plain:
         for name, weight in weights.items():
             self.model.get_parameter(name).copy_(weight)
 
-    def hidden(self, tokens: Sequence[int], spans: Sequence[Span], cache: Cache) -> Tensor:
-        """[N, M] the last hidden states, normalised."""
+    def logits(self, tokens: Sequence[int], spans: Sequence[Span], cache: Cache, wanted: Sequence[int]) -> Tensor:
+        """[B, V] at the `wanted` of a step's tokens; all of them go into the cache."""
         context = Ragged(cache, spans)
-        out: Tensor = self.model(torch.tensor([tokens], device=self.device), context.positions[None], context)
-        return out[0]
-
-    def logits(self, hidden: Tensor, places: Sequence[int]) -> Tensor:
-        """[B, V] at those of the step's tokens."""
-        out: Tensor = self.model.lm_head(hidden[torch.tensor(places, dtype=torch.long, device=self.device)])
+        hidden: Tensor = self.model(torch.tensor([tokens], device=self.device), context.positions[None], context)[0]
+        out: Tensor = self.model.lm_head(hidden[torch.tensor(wanted, dtype=torch.long, device=self.device)])
         return out
 
 

@@ -104,8 +104,15 @@ class Quick:
         for key, home in matrices.items():
             home.renew(parts[key])
 
-    def hidden(self, tokens: Sequence[int], spans: Sequence[Span], cache: Cache) -> tuple[Tensor, Tensor]:
-        """[N, M] the last hidden states, normalised, and [N] of what they are parts (1: of nothing), as `logits` takes them."""
+    def logits(self, tokens: Sequence[int], spans: Sequence[Span], cache: Cache, wanted: Sequence[int]) -> Tensor:
+        """[B, V] at the `wanted` of a step's tokens; all of them go into the cache."""
+        h, scale = self._hidden(tokens, spans, cache)
+        at = torch.tensor(wanted, dtype=torch.long)
+        out = self.head.product(h[at]) if wanted else torch.empty(0, self.sizes.n_words)
+        return out if self.form == "float32" else out.mul_(scale[at, None])
+
+    def _hidden(self, tokens: Sequence[int], spans: Sequence[Span], cache: Cache) -> tuple[Tensor, Tensor]:
+        """[N, M] the last hidden states, normalised, and [N] of what each is in parts."""
         kernels.use_torch_threads()
         s, N, whole, eps = self.sizes, len(tokens), self.form == "float32", np.float32(self.sizes.norm_eps)
         step = _Step(spans, self.frequencies)
@@ -128,12 +135,6 @@ class Quick:
             new = layer.down.product(wide).numpy()
         kernels.add_and_normalise(x, new, scale, none, self.norm, eps, whole, h.numpy())
         return h, torch.from_numpy(scale)
-
-    def logits(self, hidden: tuple[Tensor, Tensor], places: Sequence[int]) -> Tensor:
-        """[B, V] at those of the step's tokens."""
-        h, scale = (x[torch.tensor(places, dtype=torch.long)] for x in hidden)
-        out = self.head.product(h)
-        return out if self.form == "float32" else out.mul_(scale[:, None])
 
 
 class _Step:
