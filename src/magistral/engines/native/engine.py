@@ -264,11 +264,13 @@ def _piece(slot: int, row: Row, n: int) -> Piece:
 def _passes(pieces: list[Piece]) -> Iterator[list[Piece]]:
     """Those of a step that go through the model together."""
     part: list[Piece] = []
+    n = 0
     for piece in pieces:
-        if part and sum(other.span.n for other in part) + piece.span.n > PASS:
+        if part and n + piece.span.n > PASS:
             yield part
-            part = []
+            part, n = [], 0
         part.append(piece)
+        n += piece.span.n
     if part:
         yield part
 
