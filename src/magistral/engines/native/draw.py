@@ -31,11 +31,16 @@ def draw(logits_BV: Tensor, u_B: Tensor, requests: Sequence[Request]) -> tuple[T
     if cut:
         p_BV[cut] = _cut(p_BV[cut], [requests[i] for i in cut])
     greedy = [i for i, r in enumerate(requests) if not r.temperature]
-    token_B = p_BV.argmax(-1) if greedy else _invert(p_BV, u_B.to(p_BV.device))
+    token_B = _likeliest(p_BV) if greedy else _invert(p_BV, u_B.to(p_BV.device))
     if 0 < len(greedy) < len(requests):
         drawn = [i for i, r in enumerate(requests) if r.temperature]
         token_B[drawn] = _invert(p_BV[drawn], u_B[drawn].to(p_BV.device))
     return token_B, p_BV.gather(-1, token_B[:, None])[:, 0].log(), p_BV
+
+
+def _likeliest(p_BV: Tensor) -> Tensor:
+    """[B]; on a CPU by numpy, which compares many at once where torch goes one by one."""
+    return torch.from_numpy(p_BV.numpy().argmax(-1)) if p_BV.device.type == "cpu" else p_BV.argmax(-1)
 
 
 def heated(logits_BV: Tensor, requests: Sequence[Request]) -> Tensor:

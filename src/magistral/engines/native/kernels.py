@@ -16,8 +16,18 @@ import numpy as np
 import torch
 from numba import config, njit, prange, set_num_threads
 
+
+def _kept_on_disk() -> bool:
+    """Neither beside this file nor in the user's own cache may anything be written where not: then each process compiles."""
+    try:
+        njit(cache=True)(_kept_on_disk)
+    except RuntimeError:
+        return False
+    return True
+
+
 OPTIONS: dict[str, Any] = {
-    "cache": True,  # on disk: the first use of a machine takes some ten seconds, the next ones none
+    "cache": _kept_on_disk(),  # the first use on a machine takes some ten seconds, the next ones none
     "parallel": True,
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},  # sums in any order; what is not a number stays so
