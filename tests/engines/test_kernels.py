@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from magistral.engines.native import engine as native
 from magistral.engines.native import kernels
 from magistral.engines.native.plain import Plain
-from magistral.models.transformer import Transformer
-from tests.engines.native import Tiny, ask, same, write
+from magistral.errors import UserError
+from tests.engines.native import Tiny, ask, finish, new_engine, same, write
 from tests.engines.test_native import VARIANTS
 
 
@@ -62,8 +62,20 @@ def test_the_model_off_the_cpu_writes_the_same(changes: dict[str, object], tiny:
     ]
     on_cpu = write(model, *requests)
 
-    def plain(model: Transformer, form: str) -> Plain:
-        return Plain(model)
-
-    monkeypatch.setattr(native, "Quick", plain)
+    monkeypatch.setattr(native, "Quick", lambda model, form: Plain(model))
     assert all(same(a, b) for a, b in zip(write(model, *requests), on_cpu, strict=True))
+
+
+def test_the_model_off_the_cpu_takes_new_weights(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = tiny(seed=2)
+    (expected,) = write(new, ask(5, 9, 2))
+    monkeypatch.setattr(native, "Quick", lambda model, form: Plain(model))
+    engine = new_engine(tiny(seed=1))
+    engine.load(dict(new.named_parameters()), version=1)
+    engine.submit(ask(5, 9, 2))
+    assert same(finish(engine)[0], expected)
+
+
+def test_8_bit_weights_off_the_cpu_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match='weights="int8" is for a CPU'):
+        new_engine(tiny().to("meta"), weights="int8")

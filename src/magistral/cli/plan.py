@@ -73,7 +73,7 @@ def _subject(model: str, machine: Machine) -> Subject:
         name = f"mistralai/Magistral-Small-{version.rsplit('-', 1)[-1]}"
         return Subject(name, SIZES[version], machine.kinds, VERSIONS[version].advised, version)
     if not Path(model).exists() and model != "smollm2":
-        names = [*SIZES, *ALIASES, "smollm2", *(str(p) for p in Path().glob("*") if p.is_dir() or p.suffix == ".gguf")]
+        names = [*SIZES, *ALIASES, "smollm2", *(file.name for file in Path().glob("*.gguf"))]
         raise UnknownName(f"no model {model!r}, neither a file or folder nor a name; {nearest(model, names)}")
     weights = open_weights(model_path(model))
     sizes = sizes_of(weights)
