@@ -242,6 +242,11 @@ def test_a_reference_that_cannot_be_read_is_no_judgement(verifier: MathVerifier,
     assert verifier.compare("x+5", reference).outcome is Outcome.ERROR
 
 
+def test_an_answer_that_computer_algebra_fails_on_is_no_way_out_of_being_judged(verifier: MathVerifier) -> None:
+    verdict = verifier.compare(r"\sin\infty\sin\overline{\}", r"x+\sqrt{2}")
+    assert (verdict.outcome, verdict.reason.split(":")[0]) == (Outcome.UNPARSABLE, "the answer cannot be compared")
+
+
 def test_an_answer_that_is_too_long_is_unparsable_and_not_read() -> None:
     with Pool() as pool:
         verdict = MathVerifier(pool).compare("x+" * MAX_CHARACTERS + "1", "5")

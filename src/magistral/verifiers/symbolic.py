@@ -48,7 +48,12 @@ def equal(
     a = _read(answer)
     if isinstance(a, str):
         return "unparsable", f"the answer cannot be read: {a}", "", _shown(r)
-    same = _same_equation(a, r) if mode == "equation" else _same(a, r, tolerance)
+    compare = _same_equation if mode == "equation" else partial(_same, tolerance=tolerance)
+    try:
+        same = compare(a, r)
+    except Exception as e:  # noqa: BLE001 - SymPy fails in its own ways on what was read
+        compare(1 + 2 * r, r)  # if that fails, too, it is not the answer's fault
+        return "unparsable", f"the answer cannot be compared: {type(e).__name__}: {e}"[:200], _shown(a), _shown(r)
     return ("right" if same else "wrong"), f"read as {_shown(a)} against {_shown(r)}", _shown(a), _shown(r)
 
 
@@ -158,7 +163,7 @@ def answer_questions(channel: TextIO, alarm_s: int) -> None:
             result = equal(answer, reference, mode, tolerance, reference_read=partial(tell, "reference read", n))
         except (RecursionError, MemoryError) as e:
             result = ("unparsable", f"too large to compare: {type(e).__name__}", "", "")
-        except Exception as e:  # noqa: BLE001 - SymPy fails in its own ways on what was read: no judgement, said aloud
+        except Exception as e:  # noqa: BLE001 - no judgement, said aloud
             result = ("error", f"{type(e).__name__}: {e}"[:200], "", "")
         signal.alarm(0)
         tell(n, *result)

@@ -34,8 +34,9 @@ class Cgroup:
 
     @property
     def entrances(self) -> list[str]:
-        """Files that take the id of a process that is to join."""
-        return [str(folder / "cgroup.procs") for folder in self.folders]
+        """Files that take the id of a process that is to join. In version 1 of its one thread: a thread that moves itself
+        need not stop the forks of the whole machine, and so does not wait for its processors."""
+        return [str(folder / ("tasks" if (folder / "tasks").exists() else "cgroup.procs")) for folder in self.folders]
 
     def ran_out_of_memory(self) -> bool:
         events = self.memory / "memory.events"
