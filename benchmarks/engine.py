@@ -12,26 +12,27 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from common import load_average, versions, write_results
 from engine_peers import Contender, llamacpp, peer
-from torch.profiler import ProfilerActivity, profile
 
+from magistral.engines.native import engine as engine_module
+from magistral.engines.native import kernels, quick
 from magistral.engines.native.engine import NativeEngine, Request
-from magistral.engines.native.linears import Form
+from magistral.engines.native.linears import Form, Int8Matrix, Matrix, PackedMatrix
 from magistral.models.load import load_model, load_recipe_model
 from magistral.models.transformer import Transformer
 from magistral.recipe import load_recipe
 
 NANO = Path(__file__).parents[1] / "recipes" / "nano.toml"
-PRODUCTS = ("mm", "addmm", "bmm", "_softmax", "_linear_pointwise", "linear_dynamic", "baddbmm", "_scaled_dot_product")
-"""Matrix products and attention, by the ends or beginnings of the profiler's names."""
 Rates = dict[str, dict[str, list[float]]]
 
 
@@ -61,7 +62,7 @@ def main() -> None:
         prompts = {b: torch.randint(100, model.sizes.n_words, (b, args.prompt)).tolist() for b in args.batches}
         rates = race(contenders, prompts, args.new, args.repeats)
     result = {
-        "versions": versions("torch", "transformers", *(["llama-cpp-python"] if find_spec("llama_cpp") else [])),
+        "versions": versions("torch", "numba", "transformers", *(["llama-cpp-python"] if find_spec("llama_cpp") else [])),
         **vars(args),
         **summary(rates),
         "machine_limit_tokens_per_s": limits(model, args.batches, args.prompt, args.new),
@@ -139,32 +140,63 @@ def limits(model: Transformer, batches: list[int], n_prompt: int, n_new: int) ->
     }
 
 
-@torch.inference_mode()
 def step_of(engine: NativeEngine, n_words: int, batch: int = 32) -> dict[str, Any]:
-    """Milliseconds of a step that writes a token of each row, and the share that is neither matrix product nor attention."""
+    """Milliseconds of a step that writes a token of each row, what they go to, and the share that is neither matrix product nor
+    attention."""
     batch = min(batch, engine.n_slots)
     for i in range(batch):
         prompt = torch.randint(100, n_words, (128,)).tolist()
         engine.submit(Request(prompt=tuple(prompt), seeds=(i,), max_tokens=100, temperature=0.0, key=i))
     while any(not w.tokens for w in engine.partial()) or not engine.partial():
         engine.step()
-    step_s = seconds(engine.step, 10)
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        for _ in range(5):
+    step_ms = seconds(engine.step, 10) * 1e3
+    n_timed = 10
+    with timed_parts() as spent:
+        start = time.perf_counter()
+        for _ in range(n_timed):
             engine.step()
-    by_name = {e.key.rpartition("::")[2]: e.self_cpu_time_total / 5e3 for e in seen.key_averages()}
-    products = sum(ms for name, ms in by_name.items() if name.startswith(PRODUCTS))
+        spent["all"] = time.perf_counter() - start
     for i in range(batch):
         engine.cancel(i)
-    rest = sorted(((ms, name) for name, ms in by_name.items() if not name.startswith(PRODUCTS)), reverse=True)
-    result = {
-        "ms": round(step_s * 1e3, 1),
-        "products_and_attention_ms": round(products, 1),
-        "overhead_share": round(max(0.0, 1 - products / (step_s * 1e3)), 3),
-        "largest_of_the_rest_ms": {name: round(ms, 2) for ms, name in rest[:6]},
-    }
-    print("a step at 32", result)
+    spent["the rest, as Python"] = 2 * spent["all"] - sum(spent.values())
+    parts = {name: round(s / n_timed * 1e3, 2) for name, s in spent.items() if name != "all"}
+    paid = (spent["products"] + spent["attention"]) / spent["all"]
+    result = {"ms": round(step_ms, 1), "parts_ms": parts, "overhead_share": round(1 - paid, 3)}
+    print("a step at", batch, result)
     return result
+
+
+PARTS: tuple[tuple[str, Any, str], ...] = (
+    *(("products", kind, "product") for kind in (Matrix, PackedMatrix, Int8Matrix)),
+    ("attention", quick._Step, "attend_together"),
+    ("normalising", kernels, "add_and_normalise"),
+    ("rows in parts", kernels, "rows_in_parts"),
+    ("turning and storing", kernels, "turn_and_store"),
+    ("gating", kernels, "gated"),
+    ("drawing", engine_module, "choose"),
+)
+
+
+@contextmanager
+def timed_parts() -> Iterator[dict[str, float]]:
+    """Seconds that each part of a step takes meanwhile: its functions in PARTS are timed from outside."""
+    spent = dict.fromkeys([name for name, _, _ in PARTS], 0.0)
+
+    def timed(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            start = time.perf_counter()
+            out = own(*args)
+            spent[name] += time.perf_counter() - start
+            return out
+
+        return call
+
+    attention = kernels.attention
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(kernels, "attention", lambda head_dim: timed("attention", attention(head_dim))))
+        for name, home, function in PARTS:
+            stack.enter_context(patch.object(home, function, timed(name, getattr(home, function))))
+        yield spent
 
 
 def shared_prompt(model: Transformer) -> dict[str, float]:

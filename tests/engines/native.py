@@ -33,6 +33,19 @@ def finish(engine: NativeEngine) -> list[Written]:
     return sorted(done, key=lambda w: (str(w.request.key), w.index))
 
 
+def count_tokens(engine: NativeEngine) -> list[int]:
+    """Of each pass through the model, as they come."""
+    counts: list[int] = []
+    own = engine.model.logits
+
+    def logits(tokens: Sequence[int], *rest: Any) -> Tensor:
+        counts.append(len(tokens))
+        return own(tokens, *rest)
+
+    engine.model.logits = logits  # type: ignore[method-assign, assignment]
+    return counts
+
+
 def write(model: Transformer, *requests: Request, **settings: Any) -> list[Written]:
     engine = new_engine(model, **settings)
     for request in requests:

@@ -11,7 +11,7 @@ from magistral.engines.base import Written
 from magistral.engines.native import engine as native
 from magistral.engines.native.prefixes import BLOCK, Prefixes
 from magistral.errors import UserError
-from tests.engines.native import Tiny, ask, finish, new_engine, same, write
+from tests.engines.native import Tiny, ask, count_tokens, finish, new_engine, same, write
 
 PROMPT = tuple(i % 60 for i in range(80))
 
@@ -64,8 +64,7 @@ def test_what_was_written_can_be_gone_on_from(tiny: Tiny) -> None:
 def test_prompts_that_begin_alike_and_come_together_are_read_once(tiny: Tiny) -> None:
     model, engine = tiny(), new_engine(tiny(), n_slots=6)
     requests = [ask(*PROMPT[:40], i, i, seeds=(1, 2), key=str(i)) for i in range(3)]
-    n_read: list[int] = []
-    engine.model.register_forward_pre_hook(lambda _, args: n_read.append(args[0].shape[1]))
+    n_read = count_tokens(engine)
     for request in requests:
         engine.submit(request)
     done = finish(engine)

@@ -19,6 +19,7 @@ from magistral.engines.plan import (
     weight_bytes,
     windows,
 )
+from magistral.errors import UnknownName
 from magistral.models.sizes import MAGISTRAL_SMALL
 
 CARD_24, CARD_80 = Machine(memory=24 * GIB, n_gpus=1), Machine(memory=80 * GIB, n_gpus=1)
@@ -88,27 +89,35 @@ def test_where_nothing_fits_the_least_that_would_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cache", "machine", "think_tokens", "typed"),
+    ("name", "cache", "machine", "version", "typed"),
     [
         (
-            "bf16", "f16", CARD_80, True,
+            "bf16", "f16", CARD_80, "magistral-small-2507",
             "vllm serve x/M --max-model-len 40960 --tokenizer_mode mistral --config_format mistral --load_format mistral "
             "--tool-call-parser mistral --enable-auto-tool-choice --reasoning-parser mistral",
         ),
         (
-            "fp8", "q8_0", Machine(memory=24 * GIB, n_gpus=2), False,
+            "fp8", "q8_0", Machine(memory=24 * GIB, n_gpus=2), "magistral-small-2506",
             "vllm serve x/M --max-model-len 40960 --tokenizer_mode mistral --config_format mistral --load_format mistral "
             "--tool-call-parser mistral --enable-auto-tool-choice --quantization fp8 --kv-cache-dtype fp8 "
             "--tensor-parallel-size 2",
         ),
-        ("Q4_K_M", "f16", CARD_24, True, "llama-server -m M.gguf -c 40960 -ngl 99"),
-        ("Q4_K_M", "q4_0", SMALL_CPU, True, "llama-server -m M.gguf -c 40960 -fa on -ctk q4_0 -ctv q4_0"),
+        ("Q4_K_M", "f16", CARD_24, "magistral-small-2507", "llama-server -m M.gguf -c 40960 -ngl 99"),
+        ("Q4_K_M", "q4_0", SMALL_CPU, "", "llama-server -m M.gguf -c 40960 -fa on -ctk q4_0 -ctv q4_0"),
+        ("Q4_K_M", "f16", SMALL_CPU, "", "magistral serve M.gguf --engine llamacpp --window 40960 --slots 1"),
+        (
+            "Q4_K_M", "f16", SMALL_CPU, "magistral-small-2507",
+            "magistral serve M.gguf --engine llamacpp --window 40960 --slots 1 --as magistral-small-2507",
+        ),
     ],
-    ids=["whole, marks as tokens", "8 bits on two cards, marks as text", "4 bits", "4 bits on a CPU"],
+    ids=[
+        *("whole, marks as tokens", "8 bits on two cards, marks as text", "4 bits", "4 bits and a rounded cache on a CPU"),
+        *("4 bits on a CPU", "a version of Magistral on it"),
+    ],
 )  # fmt: skip
-def test_what_to_type(name: str, cache: str, machine: Machine, think_tokens: bool, typed: str) -> None:
+def test_what_to_type(name: str, cache: str, machine: Machine, version: str, typed: str) -> None:
     choice = Choice(kind=kind(name, machine), cache=cache, window=40_960, n_at_once=1)
-    assert command(choice, machine, "x/M", mistral=True, think_tokens=think_tokens) == typed
+    assert command(choice, machine, "x/M", version=version) == typed
 
 
 def test_the_verb_says_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,6 +133,13 @@ def test_the_verb_says_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in said
     plan("magistral-small-2506", ram=8.0)
     assert "Nothing fits with a window of 40960: that needs 18.9 GiB at least." in capsys.readouterr().out
+
+
+def test_a_wrong_name_is_answered_with_the_nearest() -> None:
+    from magistral.cli.plan import command as plan
+
+    with pytest.raises(UnknownName, match="did you mean 'magistral-small-2507'"):
+        plan("magistral-smal-2507", gpu=24.0)
 
 
 def test_the_verb_reads_a_model_s_own_files(capsys: pytest.CaptureFixture[str]) -> None:

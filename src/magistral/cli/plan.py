@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def command(
     model: Annotated[str, typer.Argument(help="A model folder, a .gguf file, smollm2, or a name as magistral-small-2507.")],
-    gpu: Annotated[float | None, typer.Option(min=1, help="Plan for a GPU with so many GiB instead of this machine.")] = None,
+    gpu: Annotated[
+        float | None,
+        typer.Option(min=1, help="Plan for a GPU of so many GiB (a card sold as 24 GB has 24) instead of this machine."),
+    ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="How many such GPUs.")] = 1,
     ram: Annotated[float | None, typer.Option(min=1, help="Plan for a machine without a GPU and with so many GiB.")] = None,
     window: Annotated[
@@ -58,8 +61,10 @@ class Subject:
 
 def _subject(model: str, machine: Machine) -> Subject:
     from magistral.engines.plan import kind_of_file
+    from magistral.errors import UnknownName
     from magistral.models.find import model_path
     from magistral.models.sizes import SIZES, sizes_of
+    from magistral.registry import nearest
     from magistral.text.versions import ALIASES, VERSIONS
     from magistral.weights.read import open_weights
 
@@ -67,6 +72,9 @@ def _subject(model: str, machine: Machine) -> Subject:
     if version in SIZES and not Path(model).exists():
         name = f"mistralai/Magistral-Small-{version.rsplit('-', 1)[-1]}"
         return Subject(name, SIZES[version], machine.kinds, VERSIONS[version].advised, version)
+    if not Path(model).exists() and model != "smollm2":
+        names = [*SIZES, *ALIASES, "smollm2", *(file.name for file in Path().glob("*.gguf"))]
+        raise UnknownName(f"no model {model!r}, neither a file or folder nor a name; {nearest(model, names)}")
     weights = open_weights(model_path(model))
     sizes = sizes_of(weights)
     own = (kind_of_file(weights.tensors, sizes.n_parameters),) if weights.form == "gguf" else machine.kinds
@@ -120,18 +128,15 @@ def _cell(choice: Choice | None) -> str:
 def _advice(subject: Subject, machine: Machine, window: int) -> None:
     from magistral.engines.plan import GIB, best, smallest_need
     from magistral.engines.plan import command as to_type
-    from magistral.text.trace import THINK_TOKENS
-    from magistral.text.versions import VERSIONS
 
     choice = best(subject.sizes, machine, subject.kinds, window)
     if choice is None:
         need = smallest_need(subject.sizes, machine, subject.kinds, window) / GIB
         typer.echo(f"Nothing fits with a window of {window}: that needs {need:.1f} GiB at least.")
         return
-    think_tokens = bool(subject.version) and VERSIONS[subject.version].marks == THINK_TOKENS
     cache = "" if choice.cache == "f16" else f", the cache in {choice.cache}"
     typer.echo(f"With a window of {window}: {choice.kind.name}{cache}; {choice.n_at_once} at once. To run it:")
-    typer.echo("  " + to_type(choice, machine, subject.name, mistral=bool(subject.version), think_tokens=think_tokens))
+    typer.echo("  " + to_type(choice, machine, subject.name, version=subject.version))
     if choice.kind.engine == "llamacpp" and not subject.name.endswith(".gguf"):
         kind = choice.kind.name.split("(")[-1].rstrip(")").lower()
         folder, file = ("FOLDER" if subject.version else subject.name), subject.name.rstrip("/").rsplit("/", 1)[-1]

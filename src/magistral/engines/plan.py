@@ -1,6 +1,6 @@
 """What of a model fits on a machine: sizes of weights and of keys and values, and the engine and flags to use.
 
-All sizes are in bytes; shown, a GiB is 2**30 of them.
+All sizes are in bytes; shown, a GiB is 2**30 of them, which is also the "GB" by which cards are sold.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from magistral.models.sizes import Sizes
+from magistral.text.trace import THINK_TOKENS
+from magistral.text.versions import VERSIONS
 from magistral.weights.stored import Stored
 
 GIB = 2**30
@@ -19,6 +21,8 @@ GPU_SHARE, CPU_SHARE = 0.92, 0.85
 """Of the memory that an engine may take (vLLM's own default; chosen for a machine that does other things too)."""
 OVERHEAD = GIB
 """Of an engine beside weights and cache: code, activations, logits (chosen: about what vLLM and llama.cpp show for 24B)."""
+MAX_SLOTS = 8
+"""Completions at once that we advise a server to take (chosen: what `magistral serve` takes unasked)."""
 CACHE_BITS = {"f16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 """Bits of one number of a key or value, best first; the two last in llama.cpp's blocks of 32 with a scale."""
 
@@ -119,29 +123,34 @@ def best(sizes: Sizes, machine: Machine, kinds: Sequence[Kind], window: int) -> 
     return min(choices, key=lambda c: list(CACHE_BITS).index(c.cache), default=None)
 
 
-def command(choice: Choice, machine: Machine, model: str, *, mistral: bool, think_tokens: bool) -> str:
-    """What to type. `mistral`: a folder in Mistral's own format, or a published Magistral."""
+def command(choice: Choice, machine: Machine, model: str, *, version: str = "") -> str:
+    """What to type: our own server where it does it, which off a GPU is all but rounded caches. `version`: of Magistral."""
+    window = str(choice.window)
     if choice.kind.engine == "vllm":
-        flags = ["--max-model-len", str(choice.window)]
-        if mistral:
-            flags += ["--tokenizer_mode", "mistral", "--config_format", "mistral", "--load_format", "mistral"]
-            flags += ["--tool-call-parser", "mistral", "--enable-auto-tool-choice"]
-        if think_tokens:  # the parser looks for the control tokens, which the first version does not have
-            flags += ["--reasoning-parser", "mistral"]
-        if choice.kind.name == "fp8":
-            flags += ["--quantization", "fp8"]
-        if choice.cache != "f16":
-            flags += ["--kv-cache-dtype", "fp8"]
-        if machine.n_gpus > 1:
-            flags += ["--tensor-parallel-size", str(machine.n_gpus)]
-        return " ".join(["vllm", "serve", model, *flags])
+        return " ".join(["vllm", "serve", model, "--max-model-len", window, *_vllm_flags(choice, machine, version)])
     gguf = model if model.endswith(".gguf") else f"{model.rstrip('/').rsplit('/', 1)[-1]}.gguf"
-    flags = ["-c", str(choice.window)]
-    if machine.n_gpus:
-        flags += ["-ngl", "99"]
+    if not machine.n_gpus and choice.cache == "f16":
+        told = ["--as", version] if version else []
+        slots = str(min(choice.n_at_once, MAX_SLOTS))
+        return " ".join(["magistral", "serve", gguf, "--engine", "llamacpp", "--window", window, "--slots", slots, *told])
+    flags = ["-ngl", "99"] if machine.n_gpus else []
     if choice.cache != "f16":
         flags += ["-fa", "on", "-ctk", choice.cache, "-ctv", choice.cache]
-    return " ".join(["llama-server", "-m", gguf, *flags])
+    return " ".join(["llama-server", "-m", gguf, "-c", window, *flags])
+
+
+def _vllm_flags(choice: Choice, machine: Machine, version: str) -> list[str]:
+    flags = []
+    if version:
+        flags += ["--tokenizer_mode", "mistral", "--config_format", "mistral", "--load_format", "mistral"]
+        flags += ["--tool-call-parser", "mistral", "--enable-auto-tool-choice"]
+        if VERSIONS[version].marks == THINK_TOKENS:  # the parser looks for the control tokens, which the first has not
+            flags += ["--reasoning-parser", "mistral"]
+    if choice.kind.name == "fp8":
+        flags += ["--quantization", "fp8"]
+    if choice.cache != "f16":
+        flags += ["--kv-cache-dtype", "fp8"]
+    return flags if machine.n_gpus < 2 else [*flags, "--tensor-parallel-size", str(machine.n_gpus)]
 
 
 def smallest_need(sizes: Sizes, machine: Machine, kinds: Sequence[Kind], window: int) -> int:

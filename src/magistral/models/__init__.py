@@ -1,1 +1,1 @@
-"""The dense Mistral, Llama and Qwen family: one definition for trainer and engine."""
+"""The dense Mistral, Llama and Qwen family: one definition, to which trainer and engine are held."""

@@ -30,11 +30,17 @@ def draw(logits_BV: Tensor, u_B: Tensor, requests: Sequence[Request]) -> tuple[T
     cut = [i for i, r in enumerate(requests) if r.temperature and (r.top_p < 1 or r.top_k or r.min_p)]
     if cut:
         p_BV[cut] = _cut(p_BV[cut], [requests[i] for i in cut])
-    token_B = _invert(p_BV, u_B.to(p_BV.device))
     greedy = [i for i, r in enumerate(requests) if not r.temperature]
-    if greedy:
-        token_B[greedy] = p_BV.argmax(-1)[greedy]
+    token_B = _likeliest(p_BV) if greedy else _invert(p_BV, u_B.to(p_BV.device))
+    if 0 < len(greedy) < len(requests):
+        drawn = [i for i, r in enumerate(requests) if r.temperature]
+        token_B[drawn] = _invert(p_BV[drawn], u_B[drawn].to(p_BV.device))
     return token_B, p_BV.gather(-1, token_B[:, None])[:, 0].log(), p_BV
+
+
+def _likeliest(p_BV: Tensor) -> Tensor:
+    """[B]; on a CPU by numpy, which compares many at once where torch goes one by one."""
+    return torch.from_numpy(p_BV.numpy().argmax(-1)) if p_BV.device.type == "cpu" else p_BV.argmax(-1)
 
 
 def heated(logits_BV: Tensor, requests: Sequence[Request]) -> Tensor:
@@ -46,7 +52,8 @@ def heated(logits_BV: Tensor, requests: Sequence[Request]) -> Tensor:
 
 def _invert(p_BV: Tensor, u_B: Tensor) -> Tensor:
     """[B] the token at which the cumulative distribution passes `u_B`: first its block of words, then the word in it."""
-    blocks_BNW = F.pad(p_BV, (0, -p_BV.shape[1] % BLOCK)).view(len(u_B), -1, BLOCK)
+    left = -p_BV.shape[1] % BLOCK
+    blocks_BNW = (F.pad(p_BV, (0, left)) if left else p_BV).view(len(u_B), -1, BLOCK)  # a pad of nothing copies too
     sums_BN = blocks_BNW.sum(-1)
     block_B, rest_B = _passes(sums_BN, u_B * sums_BN.sum(-1))
     inside_B, _ = _passes(blocks_BNW[torch.arange(len(u_B), device=p_BV.device), block_B], rest_B)

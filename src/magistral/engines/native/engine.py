@@ -9,19 +9,20 @@ another height may round otherwise in the last bit, which now and then turns a d
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from magistral.engines.base import OPTIONS, Request, Written, begin, named, nothing_to_force, require
-from magistral.engines.native.cache import Cache, Ragged, Span, grown, place_bytes
-from magistral.engines.native.linears import Form, Part, pack_linears
+from magistral.engines.native.cache import Cache, Span, grown, place_bytes
+from magistral.engines.native.linears import Form
+from magistral.engines.native.plain import Plain
 from magistral.engines.native.prefixes import BLOCK, Prefixes
+from magistral.engines.native.quick import Quick
 from magistral.engines.native.row import Decode, Row, choose
 from magistral.errors import ModelError, UserError
 from magistral.models.transformer import Transformer
@@ -31,6 +32,9 @@ __all__ = ["NativeEngine", "Request", "Written"]
 PART, WHOLE = 512, 4096
 """Prompt tokens of one step, while others are written and while none is (chosen: a part takes as long as a few tokens of a full
 batch; a whole fits in memory at any model's width)."""
+PASS = 1024
+"""Tokens that go through the model at once, where they are of several rows (chosen: with four times as many a token took twice as
+long, since what is between two products no longer stays in the processor's cache)."""
 CACHE_MB, PREFIX_MB = 4096, 256
 """(chosen: for a laptop)"""
 
@@ -69,9 +73,8 @@ class NativeEngine:
         Raises UserError where the cache does not hold one window."""
         self.version = 0
         self.eos, self.n_slots, self.window, self.decode = eos, n_slots, min(window, model.sizes.window), decode
-        self.model = _copy(model)
-        pack_linears(self.model, weights)
-        self.model.requires_grad_(False).eval()  # noqa: FBT003
+        self.sizes = model.sizes
+        self.model = _own(model, weights)
         self.cache = self._new_cache(cache_mb)
         self.prefixes = Prefixes(prefix_mb * 2**20 // place_bytes(model.sizes))
         self._waiting: deque[Row] = deque()
@@ -79,7 +82,7 @@ class NativeEngine:
         self._ages = itertools.count()
 
     def _new_cache(self, cache_mb: int | None) -> Cache:
-        sizes = self.model.sizes
+        sizes = self.sizes
         one = grown(self.window)
         n_places = min(self.n_slots * one, max(one, CACHE_MB * 2**20 // place_bytes(sizes)))
         if cache_mb is not None:
@@ -89,7 +92,7 @@ class NativeEngine:
                 f"cache_mb={cache_mb} holds {n_places} tokens, and one completion may have {one}: "
                 f"raise cache_mb to {-(-one * place_bytes(sizes) // 2**20)}, or lower the window"
             )
-        return Cache(sizes, self.n_slots, n_places, device=self.model.embed_tokens.weight.device)
+        return Cache(sizes, self.n_slots, n_places, device=self.model.device)
 
     @property
     def idle(self) -> bool:
@@ -103,7 +106,7 @@ class NativeEngine:
             self._waiting.append(Row(written, age=next(self._ages), eos=self.eos, decode=self.decode))
 
     def _check(self, tokens: Sequence[int]) -> None:
-        n_words = self.model.sizes.n_words
+        n_words = self.sizes.n_words
         if unknown := [token for token in tokens if not 0 <= token < n_words]:
             raise UserError(f"token {unknown[0]} is none of the model's {n_words} words: encode the text with its own tokenizer")
 
@@ -130,32 +133,21 @@ class NativeEngine:
 
         Raises ModelError, and changes nothing, where a weight is unknown, of another shape or not finite."""
         assert version >= self.version, f"weights of version {version} after {self.version}"
-        shapes = self.model.sizes.shapes()
+        shapes = self.sizes.shapes()
         for name, tensor in weights.items():
             if shapes.get(name) != tuple(tensor.shape):
                 raise ModelError(f"weights of version {version}: {name} {list(tensor.shape)} is none of this model's")
             if not tensor.isfinite().all():
                 raise ModelError(f"weights of version {version}: {name} holds numbers that are not finite")
-        for name, tensor in weights.items():
-            self._set(name, tensor)
-            if name == "embed_tokens.weight" and self.model.sizes.tied:
-                self._set("lm_head.weight", tensor)
+        self.model.load(weights)
         self.version = version
         self.prefixes.clear()
-
-    def _set(self, name: str, tensor: Tensor) -> None:
-        path, _, kind = name.rpartition(".")
-        module: nn.Module = self.model.get_submodule(path)
-        if isinstance(module, Part) and kind == "weight":
-            module.pack(tensor)
-        else:
-            getattr(module, kind).copy_(tensor)
 
     @torch.inference_mode()
     def step(self) -> list[Written]:
         self._let_in()
         self._make_room()
-        if pieces := self._plan():
+        for pieces in _passes(self._plan()):
             self._write(pieces, self._forward(pieces))
         return self._take_finished()
 
@@ -209,19 +201,13 @@ class NativeEngine:
 
     def _forward(self, pieces: list[Piece]) -> Tensor:
         """[B, V] logits of the places that say what comes next; of none where all is still being read."""
-        context = Ragged(self.cache, [piece.span for piece in pieces])
-        device = context.positions.device
-        tokens = torch.tensor([[token for piece in pieces for token in piece.tokens]], device=device)
-        hidden: Tensor = self.model(tokens, context.positions[None], context)[0]
+        tokens = [token for piece in pieces for token in piece.tokens]
         wanted: list[int] = []
         end = 0
         for piece in pieces:
             end += piece.span.n
             wanted += range(end - piece.n_drawn, end)
-        if not wanted:
-            return torch.empty(0, self.model.sizes.n_words, device=device)
-        logits: Tensor = self.model.lm_head(hidden[torch.tensor(wanted, dtype=torch.long, device=device)])
-        return logits
+        return self.model.logits(tokens, [piece.span for piece in pieces], self.cache, wanted)
 
     def _write(self, pieces: list[Piece], logits_BV: Tensor) -> None:
         """What comes next in each row; a guess that is right lets the place after it count too."""
@@ -275,8 +261,23 @@ def _piece(slot: int, row: Row, n: int) -> Piece:
     return Piece(row, Span(slot, row.n_held, len(tokens)), tokens, ahead, len(ahead) + 1 if last else 0)
 
 
-def _copy(model: Transformer) -> Transformer:
-    """Its own numbers, but for matrices that are packed next and so copied then: memory holds them twice and not three times."""
-    linears = (m for m in model.modules() if isinstance(m, nn.Linear))
-    packed_next = [m.weight for m in linears if m.weight is not model.embed_tokens.weight]
-    return copy.deepcopy(model, {id(weight): weight for weight in packed_next})
+def _passes(pieces: list[Piece]) -> Iterator[list[Piece]]:
+    """Those of a step that go through the model together."""
+    part: list[Piece] = []
+    n = 0
+    for piece in pieces:
+        if part and n + piece.span.n > PASS:
+            yield part
+            part, n = [], 0
+        part.append(piece)
+        n += piece.span.n
+    if part:
+        yield part
+
+
+def _own(model: Transformer, weights: Form) -> Quick | Plain:
+    if model.embed_tokens.weight.device.type == "cpu":
+        return Quick(model, weights)
+    if weights != "float32":
+        raise UserError(f'engine.weights="{weights}" is for a CPU: leave it out on a GPU, or ask vLLM')
+    return Plain(model)
