@@ -2,7 +2,7 @@
 
 run.json            what ran: stage, name, model, versions, machine, seed; `state` is running, done, stopped or failed
 recipe.toml         the resolved recipe
-metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}
+metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}, and a "note" where there is one
 traces/*.parquet    a row a completion, one file a step (columns: TRACE_SCHEMA)
 ledger/             what became of each asking, and what is written of those that are open (an rl run)
 waits.json          who waits for whom, since when (an rl run)
@@ -118,8 +118,11 @@ class RunFolder:
         known = self.info() if file.exists() else {}
         write_atomically(file, json.dumps({**known, **changes}, indent=1) + "\n")
 
-    def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        line = json.dumps({"step": step, "time": round(time.time(), 3), "values": dict(values)})
+    def add_metrics(self, step: int, values: Mapping[str, float], note: str = "") -> None:
+        """`note`: as of a StepReport."""
+        line = json.dumps(
+            {"step": step, "time": round(time.time(), 3), "values": dict(values)} | ({"note": note} if note else {})
+        )
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()

@@ -171,8 +171,8 @@ def _held_out(recipe: Path, out: Path, model: str | None, resume: bool, set_: li
         loaded, tokenizer, _, held_out = load("eval", checked, model, threads)
         from magistral.engines.native.engine import NativeEngine, Request
         from magistral.eval.run import run_eval
+        from magistral.pipeline.curriculum import seed_of
         from magistral.pipeline.growing import completion_of
-        from magistral.pipeline.ledger import seed_of
 
         e, prompt_of = checked.eval, prompter(checked, tokenizer)
         engine = NativeEngine(

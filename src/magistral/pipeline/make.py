@@ -58,7 +58,6 @@ class Ingredients:
         return Desk(
             lambda problem: problem_tokens(tokenizer, prompt, problem.question),
             tokenizer.decode,
-            max_tokens=self.rl.max_tokens,
             temperature=self.rl.temperature,
         )
 
@@ -75,7 +74,7 @@ class Ingredients:
 
     def learner(self, ranks: Ranks = ALONE) -> Learner:
         trainer = Trainer(self.model, self.rl, seed=self.recipe.seed, temperature=self.rl.temperature, ranks=ranks)
-        return Learner(trainer, self.tokenizer, groups_per_minibatch=self.rl.n_minibatch // self.rl.group_size)
+        return Learner(trainer, self.tokenizer, minibatches=self.rl.n_batch // self.rl.n_minibatch)
 
 
 @asynccontextmanager

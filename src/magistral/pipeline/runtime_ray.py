@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 
 class RayGenerators:
-    """Each takes groups up to its share of those under way, so a slow one takes fewer."""
+    """Each takes groups up to its share of those that are not whole, so a slow one takes fewer."""
 
-    def __init__(self, desk: Desk, workers: Sequence[Worker], crew: Crew, *, groups_in_flight: int) -> None:
-        self.desk, self.workers, self.crew, self.groups_in_flight = desk, workers, crew, groups_in_flight
+    def __init__(self, desk: Desk, workers: Sequence[Worker], crew: Crew) -> None:
+        self.desk, self.workers, self.crew = desk, workers, crew
         self._latest: Sent | None = None
         self._queue: deque[int] = deque()
         self._asked = asyncio.Event()
@@ -101,7 +101,8 @@ class RayGenerators:
                     await self._asked.wait()
 
     def _take(self, held: set[int]) -> list[Request]:
-        share = -(-self.groups_in_flight // max(1, len(self.workers) - len(self._out)))
+        n_groups = len(self._queue) + sum(map(len, self._held.values()))
+        share = -(-n_groups // max(1, len(self.workers) - len(self._out)))
         new = []
         while self._queue and len(held) < share:
             held.add(self._queue[0])
@@ -215,11 +216,11 @@ class _OneTrainer:
 
 @asynccontextmanager
 async def ray_roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: Waits) -> AsyncIterator[Roles]:
-    runtime, rl = ingredients.recipe.runtime, ingredients.rl
+    runtime = ingredients.recipe.runtime
     with _cluster(runtime, ingredients.n_bytes):
         crew = Crew(runtime, waits)
         writers, judges, trainer = _hire(crew, ray.put(ingredients))
-        generators = RayGenerators(ingredients.desk(), writers, crew, groups_in_flight=rl.n_async // rl.group_size)
+        generators = RayGenerators(ingredients.desk(), writers, crew)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tending = [tasks.create_task(generators.tend(worker)) for worker in writers]

@@ -114,7 +114,6 @@ def setting_of(recipe: Recipe, rl: Rl, speeds: Speeds) -> Setting:
         pace=Pace(
             groups_per_batch=rl.n_batch // rl.group_size,
             groups_in_flight=rl.n_async // rl.group_size,
-            first_version=1,
             last_version=N_STEPS,
             max_skipped=10**6,
         ),
@@ -314,7 +313,9 @@ class _Workers:
 async def _simulated(setting: Setting) -> Forecast:
     generators = [_Generator(setting) for _ in range(setting.n_generators)]
     workers = _Workers(setting, Random(setting.seed), generators)
-    await run(_ask(setting.group_size), Roles(workers, workers, workers), workers, pace=setting.pace, waits=Waits())
+    await run(
+        _ask(setting.group_size), Roles(workers, workers, workers), workers, version=1, pace=lambda: setting.pace, waits=Waits()
+    )
     (start, before), (end, after) = workers.ends[0], workers.ends[-1]
     seconds = end - start
     return Forecast(
@@ -341,7 +342,7 @@ def _micro_batches(lengths: Sequence[int], limit: int) -> list[int]:
 def _ask(group_size: int) -> Iterator[Asked]:
     problem, ordinal = Problem(id="simulated", question="", reference=""), 0
     while True:
-        yield Asked(ordinal=ordinal, problem=problem, seeds=tuple(range(group_size)))
+        yield Asked(ordinal=ordinal, problem=problem, seeds=tuple(range(group_size)), max_tokens=0)
         ordinal += 1
 
 

@@ -73,6 +73,7 @@ def read_problems(layout: Layout, family: str = "") -> Iterator[Problem]:
             id=_text(row, "id") or f"{family or layout.path.name.partition('.')[0]}-{ordinal}",
             question=needed(row, layout.question), reference=needed(row, layout.reference), kind=kind,
             family=_text(row, "family") or family, language=_text(row, "language") or layout.language,
+            pool=family,
         )  # fmt: skip
 
 
