@@ -15,7 +15,7 @@ from typing import Any
 
 from magistral.engines.base import Begun
 from magistral.errors import RunFolderError
-from magistral.log import write_atomically
+from magistral.log import append, whole, write_atomically
 from magistral.pipeline.curriculum import Curriculum, Start, seed_of
 from magistral.pipeline.loop import Asked
 
@@ -80,8 +80,7 @@ class LedgerFolder:
         import pyarrow.parquet as pq
 
         self.path.mkdir(exist_ok=True)
-        with (self.path / "closed.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in closed)
+        append(self.path / "closed.jsonl", closed)
         rows = [
             {"ordinal": o, "index": i, "tokens": b.tokens, "logprobs": b.logprobs, "versions": b.versions}
             for o, group in ledger.open.items()
@@ -92,9 +91,8 @@ class LedgerFolder:
         starts = json.dumps([[start.step, start.ordinal] for start in ledger.curriculum.starts])
         meta = {"step": str(step), "next_ordinal": str(ledger.next_ordinal), "starts": starts}
         schema = pa.schema(list(columns.items()), meta)
-        temporary = self.path / ".open.partial"
-        pq.write_table(pa.Table.from_pylist(rows, schema), temporary)
-        temporary.replace(self.path / "open.parquet")
+        with whole(self.path / "open.parquet") as partial:
+            pq.write_table(pa.Table.from_pylist(rows, schema), partial)
 
     def read(self) -> Kept:
         """Raises RunFolderError where it cannot be read."""
