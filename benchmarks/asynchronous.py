@@ -62,7 +62,7 @@ class LongTailDesk(Desk):
 class LongTail(Ingredients):
     def desk(self) -> Desk:
         plain = Ingredients.desk(self)
-        return LongTailDesk(plain.prompt_of, plain.decode, max_tokens=LONGEST, temperature=plain.temperature)
+        return LongTailDesk(plain.prompt_of, plain.decode, temperature=plain.temperature)
 
 
 def score(completion: Completion) -> Scored:

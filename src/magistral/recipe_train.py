@@ -166,6 +166,8 @@ class Runtime(Section):
     """A worker that has not answered for so long is taken for lost, and replaced."""
     verify_limit_s: float = Field(default=120.0, gt=0)
     """The same of a verifier, for a group."""
+    head_limit_s: float = Field(default=30.0, gt=0, lt=60)
+    """After the head of the cluster has not answered for so long the run ends, to be resumed; after 60 s Ray would end it."""
     max_lost: int = Field(default=16, gt=0)
     """Workers lost since the last step, after which the run ends as a failure."""
 

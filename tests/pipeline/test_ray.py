@@ -161,3 +161,38 @@ def test_a_node_that_is_lost_in_mid_run_takes_nothing_with_it(tmp_path: Path, mo
         cluster.shutdown()  # type: ignore[no-untyped-call]
     assert audit(read_run(driver.out)).faults == ()
     assert read_run(driver.out).metrics()[-1]["values"]["workers_lost"] > 0
+
+
+@pytest.mark.slow
+def test_the_loss_of_the_head_node_ends_the_run_with_a_clear_error_and_it_goes_on_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setitem(ENVIRONMENT, "RAY_AUTH_MODE", "disabled")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+    said = f"the head of the Ray cluster at {cluster.address} has not answered for 5 s: start the cluster anew, then run the same"
+    try:
+        changes = ("runtime.kind=ray", f'runtime.address="{cluster.address}"', "runtime.head_limit_s=5")
+        driver = Driver(tmp_path / "rl", "rl.steps=200", *changes)
+        driver.until_step(2)
+        cluster.head_node.kill_gcs_server(check_alive=False)
+        lost = time.monotonic()
+        driver.child.wait(PATIENCE_S)
+        assert time.monotonic() - lost < 50  # so it was not Ray that ended it, after 60 s
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+    assert driver.child.returncode == 1
+    assert said in driver.log.read_text()
+    run = read_run(driver.out)
+    assert run.state == "failed"
+    assert said in run.info()["error"]
+    reached = audit(run)
+    assert reached.faults == ()
+    assert 2 <= reached.step < 200
+    driver.changes = ("rl.steps=200",)  # in one process, which needs no cluster
+    driver.start()
+    driver.end()
+    assert audit(read_run(driver.out)).faults == ()
+    assert driver.step == 200

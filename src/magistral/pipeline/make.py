@@ -45,13 +45,7 @@ class Ingredients:
     @property
     def n_bytes(self) -> int:
         """Of the weights in float32."""
-        return 4 * sum(p.numel() for p in self.model.parameters())
-
-    @property
-    def checkpoint_bytes(self) -> int:
-        """About: the weights, and for what is trained its master and AdamW's two moments. LoRA's own part is small (chosen: a
-        quarter of the weights)."""
-        return self.n_bytes * 4 if self.rl.lora is None else self.n_bytes * 5 // 4
+        return 4 * self.model.sizes.n_parameters
 
     def desk(self) -> Desk:
         tokenizer, prompt = self.tokenizer, self.recipe.prompt

@@ -15,6 +15,7 @@ from magistral.pipeline.loop import Roles, run
 from magistral.pipeline.make import Ingredients, inline_roles
 from magistral.pipeline.record import Checkpoints, Record
 from magistral.pipeline.waits import Waits
+from magistral.trainer.checkpoint import checkpoint_bytes
 
 OnStep = Callable[[StepReport], None]
 
@@ -33,8 +34,9 @@ def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFol
 
 async def _run(ingredients: Ingredients, ledger: Ledger, folder: RunFolder, on_step: OnStep) -> None:
     rl = ingredients.rl
-    require_space(folder.path, ingredients.checkpoint_bytes)
-    checkpoints = Checkpoints(folder, n_bytes=ingredients.checkpoint_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
+    n_bytes = checkpoint_bytes(ingredients.model.sizes, rl)
+    require_space(folder.path, n_bytes)
+    checkpoints = Checkpoints(folder, n_bytes=n_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
     with Waits(folder.path / "waits.json") as waits:
         async with _roles(ingredients, checkpoints, waits) as roles:
             record = Record(folder, ledger, roles, checkpoints, on_step=on_step)

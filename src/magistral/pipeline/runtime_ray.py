@@ -224,6 +224,10 @@ async def ray_roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: W
         try:
             async with asyncio.TaskGroup() as tasks:
                 tending = [tasks.create_task(generators.tend(worker)) for worker in writers]
+                if not runtime.address.startswith(
+                    "ray://"
+                ):  # a client from outside has another way to the head, and its own limit
+                    tending.append(tasks.create_task(crew.watch_head(ray.get_runtime_context().gcs_address)))
                 yield Roles(generators, RayVerifiers(judges, crew), RayTrainer(trainer, crew, checkpoints), crew.values)
                 for task in tending:
                     task.cancel()
