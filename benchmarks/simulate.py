@@ -143,7 +143,7 @@ def check() -> int:
 def measured(parts: Any) -> Speeds:
     """Of the engine and the trainer, each alone in this process."""
     from magistral.pipeline.growing import completion_of
-    from magistral.pipeline.loop import Asked
+    from magistral.pipeline.roles import Asked
 
     engine, desk, learner = parts.engine(), parts.desk(), parts.learner()
     problem = Problem(id="probe", question="2 + 2 = ?", reference="4")

@@ -11,7 +11,8 @@ from typing import Any
 
 from magistral.engines.base import Begun
 from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
-from magistral.pipeline.loop import Asked, Pace, Record, Roles, Trained, run
+from magistral.pipeline.loop import run
+from magistral.pipeline.roles import Asked, Pace, Record, Roles, Trained
 from magistral.pipeline.waits import Waits
 from magistral.recipe_train import Rl
 

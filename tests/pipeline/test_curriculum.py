@@ -20,9 +20,9 @@ from magistral.log import RunFolder, open_run, read_run
 from magistral.pipeline.audit import audit
 from magistral.pipeline.curriculum import Curriculum, Start, plateau, why_over
 from magistral.pipeline.ledger import Ledger, LedgerFolder
-from magistral.pipeline.loop import Pace, Roles
 from magistral.pipeline.make import inline_roles
 from magistral.pipeline.record import Checkpoints
+from magistral.pipeline.roles import Pace, Roles
 from magistral.pipeline.run import run_rl
 from magistral.recipe_train import Plateau, Rl, Stage
 from tests.pipeline import tiny_run

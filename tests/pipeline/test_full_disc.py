@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,11 @@ def test_what_other_writers_say_of_a_full_disc_becomes_the_name_of_the_file(tmp_
     import pyarrow.parquet as pq
 
     table = pa.table({"a": list(range(1000))})
-    for name, write in {
+    writers: dict[str, Callable[[Path], object]] = {
         "text": lambda path: path.write_text("a"),
         "parquet": lambda path: pq.write_table(table, path),
-    }.items():
+    }
+    for name, write in writers.items():
         (tmp_path / f".{name}.partial").symlink_to("/dev/full")
         with pytest.raises(DiscFull, match=f"no space left on the disc at {tmp_path / name}"), whole(tmp_path / name) as partial:
             write(partial)

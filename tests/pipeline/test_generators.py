@@ -15,7 +15,7 @@ from magistral.errors import RunFailed
 from magistral.pipeline.broadcast import Seal, Sent
 from magistral.pipeline.crew import Crew, Worker, WorkerLost
 from magistral.pipeline.growing import Desk, Writer
-from magistral.pipeline.loop import Asked
+from magistral.pipeline.roles import Asked
 from magistral.pipeline.runtime_ray import RayGenerators
 from magistral.pipeline.waits import Waits
 from magistral.pipeline.workers import Report

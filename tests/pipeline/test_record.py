@@ -22,9 +22,9 @@ from magistral.log import RunFolder, open_run
 from magistral.pipeline.audit import audit
 from magistral.pipeline.curriculum import Curriculum
 from magistral.pipeline.ledger import Ledger
-from magistral.pipeline.loop import Asked, Roles, Trained
 from magistral.pipeline.make import inline_roles
 from magistral.pipeline.record import Checkpoints, Record
+from magistral.pipeline.roles import Asked, Roles, Trained
 from magistral.pipeline.run import run_rl
 from tests.pipeline import tiny_run
 from tests.pipeline.fakes import RL, FakeGenerator, FakeTrainer, FakeVerifier, drive, pace

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from magistral.pipeline.forecast import Speeds
-from magistral.pipeline.loop import Pace
+from magistral.pipeline.roles import Pace
 from magistral.pipeline.simulate import Setting, bottleneck, log_normal, simulate
 
 FREE = Speeds(decode_s=1.0, row_s=0.0, cached_s=0.0, token_s=0.0, verify_s=0.0)

@@ -16,7 +16,7 @@ from magistral.pipeline.curriculum import Curriculum, seed_of
 from magistral.pipeline.growing import Desk, completion_of
 from magistral.pipeline.learner import Learner
 from magistral.pipeline.ledger import Ledger
-from magistral.pipeline.loop import Roles
+from magistral.pipeline.roles import Roles
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.text.tokens import byte_tokenizer
 from magistral.trainer.trainer import Trainer

@@ -17,7 +17,7 @@ from typing import Any
 
 from magistral.errors import RunFailed
 from magistral.flow import Problem
-from magistral.pipeline.loop import Pace
+from magistral.pipeline.roles import Pace
 from magistral.recipe_train import Plateau, Rl, Stage
 
 WATCHED = {"performance": "right", "length": "tokens_mean"}

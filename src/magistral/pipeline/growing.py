@@ -13,7 +13,7 @@ from typing import Protocol
 
 from magistral.engines.base import Begun, Engine, Request, Written, begin
 from magistral.flow import Completion, Finish, Problem
-from magistral.pipeline.loop import Asked
+from magistral.pipeline.roles import Asked
 
 
 class Growable(Engine, Protocol):

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from magistral.flow import Batch, Scored
-from magistral.pipeline.loop import Trained
+from magistral.pipeline.roles import Trained
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.advantage import advantages
 from magistral.trainer.checkpoint import save_trainer

@@ -17,7 +17,7 @@ from magistral.engines.base import Begun
 from magistral.errors import RunFolderError
 from magistral.log import append, whole, write_atomically
 from magistral.pipeline.curriculum import Curriculum, Start, seed_of
-from magistral.pipeline.loop import Asked
+from magistral.pipeline.roles import Asked
 
 
 @dataclass

@@ -13,7 +13,7 @@ from magistral.flow import Completion, Scored
 from magistral.models.transformer import Transformer
 from magistral.pipeline.growing import Desk
 from magistral.pipeline.learner import Learner
-from magistral.pipeline.loop import Roles
+from magistral.pipeline.roles import Roles
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.recipe import Recipe
 from magistral.recipe_train import Rl

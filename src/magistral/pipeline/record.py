@@ -13,8 +13,8 @@ from magistral.flow import Completion, Outcome, Scored, StepReport
 from magistral.log import RunFolder
 from magistral.pipeline.growing import begun_of
 from magistral.pipeline.ledger import Ledger, LedgerFolder
-from magistral.pipeline.loop import Roles, Trained, Trainer
 from magistral.pipeline.replay import trained_groups
+from magistral.pipeline.roles import Roles, Trained, Trainer
 from magistral.trainer.checkpoint import checkpoints, keep_only
 
 

@@ -11,9 +11,10 @@ from magistral.flow import Problem, StepReport
 from magistral.log import RunFolder, require_space
 from magistral.pipeline.curriculum import Curriculum
 from magistral.pipeline.ledger import Ledger
-from magistral.pipeline.loop import Roles, run
+from magistral.pipeline.loop import run
 from magistral.pipeline.make import Ingredients, inline_roles
 from magistral.pipeline.record import Checkpoints, Record
+from magistral.pipeline.roles import Roles
 from magistral.pipeline.waits import Waits
 from magistral.trainer.checkpoint import checkpoint_bytes
 

@@ -19,9 +19,9 @@ from magistral.engines.base import Begun, Request
 from magistral.errors import UserError
 from magistral.flow import Completion, Scored
 from magistral.pipeline.growing import Desk
-from magistral.pipeline.loop import Asked, Roles, Trained
 from magistral.pipeline.make import Ingredients
 from magistral.pipeline.record import Checkpoints
+from magistral.pipeline.roles import Asked, Roles, Trained
 from magistral.pipeline.waits import Waits
 from magistral.recipe_train import Runtime
 

@@ -18,7 +18,8 @@ from typing import Any
 from magistral.engines.base import Begun
 from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
 from magistral.pipeline.forecast import MEDIAN_SHARE, N_PROMPT, SIGMA, Speeds
-from magistral.pipeline.loop import Asked, Pace, Roles, Trained, run
+from magistral.pipeline.loop import run
+from magistral.pipeline.roles import Asked, Pace, Roles, Trained
 from magistral.pipeline.virtual import VirtualGenerator, VirtualLoop
 from magistral.pipeline.waits import Waits
 from magistral.recipe import Recipe
