@@ -177,7 +177,7 @@ def test_the_loss_of_the_head_node_ends_the_run_with_a_clear_error_and_it_goes_o
         changes = ("runtime.kind=ray", f'runtime.address="{cluster.address}"', "runtime.head_limit_s=5")
         driver = Driver(tmp_path / "rl", "rl.steps=200", *changes)
         driver.until_step(2)
-        cluster.head_node.kill_gcs_server(check_alive=False)
+        cluster.head_node.kill_gcs_server(check_alive=False)  # type: ignore[attr-defined]
         lost = time.monotonic()
         driver.child.wait(PATIENCE_S)
         assert time.monotonic() - lost < 50  # so it was not Ray that ended it, after 60 s

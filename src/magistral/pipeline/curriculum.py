@@ -154,5 +154,7 @@ class Curriculum:
         if stage.drop_solved:
             pool = [p for p in pool if not self._solved.get(p.id)]
         if not pool:
-            raise RunFailed(f"stage {stage.name!r} has no problems left: all of its families' are solved; name others")
+            raise RunFailed(
+                f"stage {stage.name!r} has no problems left: all are solved; begin a new run with others, from this --model"
+            )
         self._pools.append(pool)
