@@ -36,8 +36,8 @@ from magistral.log import open_run
 from magistral.models.load import load_recipe_model
 from magistral.models.sizes import Sizes
 from magistral.models.transformer import new_transformer
+from magistral.pipeline.curriculum import seed_of
 from magistral.pipeline.growing import Desk
-from magistral.pipeline.ledger import seed_of
 from magistral.pipeline.make import Ingredients
 from magistral.pipeline.run import run_rl
 from magistral.pipeline.workers import GeneratorWorker, TrainerWorker
@@ -62,7 +62,7 @@ class LongTailDesk(Desk):
 class LongTail(Ingredients):
     def desk(self) -> Desk:
         plain = Ingredients.desk(self)
-        return LongTailDesk(plain.prompt_of, plain.decode, max_tokens=LONGEST, temperature=plain.temperature)
+        return LongTailDesk(plain.prompt_of, plain.decode, temperature=plain.temperature)
 
 
 def score(completion: Completion) -> Scored:

@@ -143,7 +143,6 @@ def check() -> int:
 def measured(parts: Any) -> Speeds:
     """Of the engine and the trainer, each alone in this process."""
     from magistral.pipeline.growing import completion_of
-    from magistral.pipeline.loop import Asked
 
     engine, desk, learner = parts.engine(), parts.desk(), parts.learner()
     problem = Problem(id="probe", question="2 + 2 = ?", reference="4")
@@ -151,8 +150,8 @@ def measured(parts: Any) -> Speeds:
     rows, seconds, groups = [], [], []
     for n in (4, 8, 16, 32):
         for ordinal in range(n // 4):
-            asked = Asked(ordinal=ordinal, problem=problem, seeds=tuple(range(4 * ordinal, 4 * ordinal + 4)))
-            engine.submit(Request(prompt=prompt, seeds=asked.seeds, max_tokens=parts.rl.max_tokens, key=ordinal))
+            seeds = tuple(range(4 * ordinal, 4 * ordinal + 4))
+            engine.submit(Request(prompt=prompt, seeds=seeds, max_tokens=parts.rl.max_tokens, key=ordinal))
         written, age = [], 0
         while not engine.idle:
             start = time.perf_counter()
@@ -162,7 +161,7 @@ def measured(parts: Any) -> Speeds:
                 alive = n - len(written)
                 rows.append([1, alive, alive * (len(prompt) + age)])
                 seconds.append(time.perf_counter() - start)
-        groups = [[completion_of(w, asked.problem, w.request.key, parts.tokenizer.decode) for w in written]]
+        groups = [[completion_of(w, problem, w.request.key, parts.tokenizer.decode) for w in written]]
     fixed, row, cached = map(float, np.linalg.lstsq(np.array(rows, dtype=float), np.array(seconds), rcond=None)[0])
     scored = [[Letters().score(c) for c in group] for group in groups]
     n_tokens = sum(len(c.tokens) + len(prompt) for c in groups[0])

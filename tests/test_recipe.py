@@ -146,8 +146,8 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
         ("rl.max_tokens=64", "rl.max_tokens=64 leaves no room for a prompt in model.window=64: lower it or raise that"),
         ("eval.max_tokens=65", "eval.max_tokens=65 leaves no room for a prompt in model.window=64: lower it or raise that"),
         ("eval.n_runs=65", "eval.n_runs=65 is over engine.n_slots=64: a group is written at once; raise it"),
-        ("engine={urls=['http://a']}", 'engine: urls is for kind = "vllm": leave it out, or set that'),
-        ("engine={kind='vllm', weights='int8'}", 'engine: weights="int8" is for kind = "native": leave it out'),
+        ("engine={urls=['http://a']}", "engine: urls=('http://a',) is for kind = \"vllm\": leave it out"),
+        ("engine={kind='vllm', weights='int8'}", 'engine: weights=int8 is for kind = "native": leave it out'),
         (
             "engine={kind='vllm', urls=['http://a'], flags=['-x']}",
             "engine: flags is for a server that the run starts, and urls names some that are there: leave one out",
@@ -155,6 +155,24 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
         (
             "engine={kind='vllm', urls=['http://a', 'http://b']}",
             "runtime.n_generators=3 share 2 engine.urls: name one for each, or lower n_generators",
+        ),
+        ("rl.stages=[{name='a'}, {name='b'}]", "rl: stage 'a' never ends: give it steps or until"),
+        (
+            "rl.stages=[{name='a', n_batch=12}]",
+            "rl: in stage 'a': n_minibatch=6 must be a multiple of group_size=4: batches hold whole groups",
+        ),
+        (
+            "rl.stages=[{name='a', steps=1}, {name='b', n_batch=8}]",
+            "rl: in stage 'b': n_async=32 is over 2 * n_batch=16: lower n_async or raise n_batch",
+        ),
+        (
+            "rl.stages=[{name='a', families=['chian_sum']}]",
+            "stage 'a': no family named 'chian_sum' in problems.families; did you",
+        ),
+        ("rl.stages=[{name='a', max_tokens=9}]", "stage 'a': max_tokens=9 is under reward.l_cache=10"),
+        (
+            "rl.stages=[{name='a', max_tokens=64}]",
+            "rl.stages.0.max_tokens=64 leaves no room for a prompt in model.window=64: lower it or raise that",
         ),
         ("reward.l_cache=41", "reward: l_cache=41 is over l_max=40: lower l_cache or raise l_max"),
         ("engine={kind='vllm', prefix_mb=0}", 'engine: prefix_mb=0 is for kind = "native": leave it out'),
@@ -178,6 +196,12 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
         "rounded weights of another engine",
         "flags for a server that is there",
         "fewer servers than generators",
+        "stage without an end",
+        "half a group in a stage",
+        "stale in a stage",
+        "stage of no family",
+        "stage under the cache",
+        "stage over the window",
         "cache over l_max",
         "a native setting for vllm",
         "scratch sizes for another base",
@@ -187,7 +211,23 @@ def test_a_wrong_value_says_what_it_should_be(path: Path, override: str, expecte
     ],
 )
 def test_an_impossible_combination_names_both_values_and_the_remedy(path: Path, override: str, expected: str) -> None:
-    assert fault(path, "runtime.n_generators=3", "runtime.kind=ray", override) == expected
+    assert fault(path, "runtime.n_generators=3", "runtime.kind=ray", override).startswith(expected)
+
+
+def test_where_stages_change_the_length_the_penalty_begins_at_the_first_limit(path: Path) -> None:
+    changes = ("rl.stages=[{name='a', max_tokens=50}]", "reward.l_max=41")
+    expected = "reward.l_max=41 is not rl.max_tokens=40: make them equal where stages change the length"
+    assert fault(path, *changes) == expected
+
+
+def test_a_stage_has_what_those_before_it_say_and_as_many_minibatches(path: Path) -> None:
+    stages = "[{name='a', steps=1, n_batch=32}, {name='b', steps=1, max_tokens=48, n_async=64}, {name='c', n_batch=64}]"
+    rl = load_recipe(path, (f"rl.stages={stages}",)).rl
+    assert rl is not None
+    found = [rl.in_stage(i) for i in range(3)]
+    assert [(s.max_tokens, s.n_batch, s.n_minibatch, s.n_async) for s in found] == [
+        (40, 32, 16, 32), (48, 32, 16, 64), (48, 64, 32, 64),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

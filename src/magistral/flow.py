@@ -34,6 +34,8 @@ class Problem:
     """The source's own group of like problems; results are reported by it."""
     language: str = "en"
     """ISO 639-1 code of the language of `question`."""
+    pool: str = ""
+    """The recipe's family that it was drawn for; a stage of RL chooses by it."""
 
 
 class Finish(StrEnum):
@@ -66,6 +68,8 @@ class Completion:
     text: str
     """`tokens` as text, without the end-of-sequence token."""
     finish: Finish
+    l_max: int | None = None
+    """Tokens at which its length penalty is whole; None: as the recipe's [reward] has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +165,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one training step did. One line of metrics.jsonl holds `step` and `values`, flat."""
+    """What one training step did. One line of metrics.jsonl holds it."""
 
     step: int
     """1-based; also the version of the weights that came out of it."""
     values: dict[str, float] = field(default_factory=dict)
     """Name to number, as {"loss": -0.01, "reward/mean": 0.42}; docs/metrics.md explains each."""
+    note: str = ""
+    """What else there is to say of it: "stage harder: performance plateau, …" where the next stage begins after it."""

@@ -2,7 +2,7 @@
 
 run.json            what ran: stage, name, model, versions, machine, seed; `state` is running, done, stopped or failed
 recipe.toml         the resolved recipe
-metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}
+metrics.jsonl       a line a step: {"step": 3, "time": …, "values": {…}}, and a "note" where there is one
 traces/*.parquet    a row a completion, one file a step (columns: TRACE_SCHEMA)
 ledger/             what became of each asking, and what is written of those that are open (an rl run)
 waits.json          who waits for whom, since when (an rl run)
@@ -12,6 +12,7 @@ eval.json           scores with intervals (an eval run; of a benchmark beside th
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -20,8 +21,8 @@ import platform
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,14 +36,42 @@ BEGUN = frozenset({"run.json", ".run.json.partial", "recipe.toml", "lock"})
 """What a run has before its work writes anything."""
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises DiscFull naming `path` where the disc fills meanwhile: of what writes there, each says so in its own way."""
+    try:
+        yield
+    except Exception as e:
+        if getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(e):
+            raise DiscFull(f"no space left on the disc at {path}: free some, then run the same command with --resume") from e
+        raise
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write what is to be `path`: under that name a file is whole or absent, whatever happens. Raises DiscFull."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with writing(path):
+            yield partial
+            partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # it may be what fills the disc
+        raise
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Under its final name a file is whole or absent, whatever happens."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
+    """As `whole`, and on the disc when this returns."""
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+def append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """To a JSONL file. A kill or a full disc may cut the last line short: readers leave that out. Raises DiscFull."""
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 def plain(value: Any) -> Any:
@@ -89,8 +118,13 @@ class RunFolder:
         require_space(self.checkpoints, n_bytes)
         partial, final = self.checkpoints / ".partial", self.checkpoints / f"step-{step:06d}"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
+        try:
+            with writing(final):
+                partial.mkdir()
+                yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
 
@@ -118,11 +152,10 @@ class RunFolder:
         known = self.info() if file.exists() else {}
         write_atomically(file, json.dumps({**known, **changes}, indent=1) + "\n")
 
-    def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        line = json.dumps({"step": step, "time": round(time.time(), 3), "values": dict(values)})
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
+    def add_metrics(self, step: int, values: Mapping[str, float], note: str = "") -> None:
+        """`note`: as of a StepReport."""
+        line = {"step": step, "time": round(time.time(), 3), "values": dict(values)} | ({"note": note} if note else {})
+        append(self.path / "metrics.jsonl", [line])
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole lines; a last line cut short by a crash is left out. Raises RunFolderError for a line that is none."""
@@ -151,9 +184,8 @@ class RunFolder:
         rows = [_trace_row(s, step, a) for s, a in zip(scored, advantages or [None] * len(scored), strict=True)]
         folder = self.path / "traces"
         folder.mkdir(exist_ok=True)
-        temporary = folder / f".{name}.partial"
-        pq.write_table(pa.Table.from_pylist(rows), temporary)
-        temporary.replace(folder / f"{name}.parquet")
+        with whole(folder / f"{name}.parquet") as partial:
+            pq.write_table(pa.Table.from_pylist(rows), partial)
 
     def traces(self) -> Iterator[dict[str, Any]]:
         """Rows of all traces, file by file in the order of their names. Raises RunFolderError naming a broken one."""
@@ -306,7 +338,8 @@ def _with_state(run: RunFolder) -> Iterator[RunFolder]:
         raise
     except Exception as e:
         if run.info().get("state") != "done":
-            run.set_info(state="failed", error=f"{type(e).__name__}: {e}")
+            with suppress(DiscFull):  # what went wrong first is to be told
+                run.set_info(state="failed", error=f"{type(e).__name__}: {e}")
         raise
 
 

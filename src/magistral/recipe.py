@@ -221,11 +221,34 @@ class Recipe(Resolved):
         wanted = {"eval.max_tokens": self.eval.max_tokens}
         if self.rl is not None:
             wanted["rl.max_tokens"] = self.rl.max_tokens
+            wanted |= {f"rl.stages.{i}.max_tokens": stage.max_tokens or 0 for i, stage in enumerate(self.rl.stages)}
         for name, value in wanted.items():
             if value >= self.model.window:
                 raise ValueError(
                     f"{name}={value} leaves no room for a prompt in model.window={self.model.window}: lower it or raise that"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_fit_problems_and_reward(self) -> Self:
+        if self.rl is None:
+            return self
+        known = [family.name for family in self.problems.families]
+        for stage in self.rl.stages:
+            for name in stage.families:
+                if name not in known:
+                    raise ValueError(
+                        f"stage {stage.name!r}: no family named {name!r} in problems.families; {nearest(name, known)}"
+                    )
+            if stage.max_tokens is not None and stage.max_tokens < self.reward.l_cache:
+                raise ValueError(
+                    f"stage {stage.name!r}: max_tokens={stage.max_tokens} is under reward.l_cache={self.reward.l_cache}"
+                )
+        if self.rl.changes_lengths and self.reward.l_max != self.rl.max_tokens:
+            raise ValueError(
+                f"reward.l_max={self.reward.l_max} is not rl.max_tokens={self.rl.max_tokens}: make them equal where "
+                "stages change the length"
+            )
         return self
 
 

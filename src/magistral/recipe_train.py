@@ -67,8 +67,38 @@ class Sft(Training):
     """Looks in a row without a better checkpoint, after which the run ends; 0: it goes on to its last step."""
 
 
+class Plateau(Section):
+    """Reached when the mean over the last `steps` steps is not above that over the `steps` before them by `gain`."""
+
+    of: Literal["performance", "length"]
+    """`performance`: share of right answers; `length`: tokens of a completion; both as in metrics.jsonl, over all judged."""
+    steps: int = Field(gt=0)
+    gain: float = Field(gt=0)
+    """Of performance in shares (0.01: a point), of length relative to the earlier mean."""
+
+
+class Stage(Section):
+    """A part of a run. What it does not say is as in the stage before, in the first as in [rl]."""
+
+    name: str = Field(min_length=1)
+    steps: int | None = Field(default=None, gt=0)
+    """It ends after so many steps, if not before."""
+    until: Plateau | None = None
+    """It ends at this plateau. The last stage's end is the run's."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Where any stage says it, `reward.l_max` follows: a completion is paid by the limit under which it was asked for."""
+    n_batch: int | None = Field(default=None, gt=0)
+    """`n_minibatch` changes with it: as many minibatches as in [rl]."""
+    n_async: int | None = Field(default=None, gt=0)
+    families: tuple[str, ...] = ()
+    """Names of the [[problems.families]] that are asked from; none in the first stage: all."""
+    drop_solved: bool = False
+    """Problems of which every completion was right when they were last asked are left out from here on."""
+
+
 class Rl(Training):
     steps: int = Field(gt=0)
+    """At most, in all stages together."""
     group_size: int = Field(gt=1)
     """Completions of one problem."""
     n_batch: int = Field(gt=0)
@@ -88,9 +118,35 @@ class Rl(Training):
     keep_checkpoints: int = Field(default=2, gt=0)
     max_skipped: int = Field(default=64, gt=0)
     """Groups dropped in a row, all alike in reward, after which the run ends as a failure: there is nothing to learn from."""
+    stages: tuple[Stage, ...] = ()
+    """The curriculum, one after another; none: all steps are alike."""
 
     @model_validator(mode="after")
-    def _counts_fit(self) -> Self:
+    def _counts_fit_in_each_stage(self) -> Self:
+        self._check_counts()
+        for number, stage in enumerate(self.stages):
+            try:
+                self.in_stage(number)._check_counts()
+            except ValueError as e:
+                raise ValueError(f"in stage {stage.name!r}: {e}") from None
+            if number < len(self.stages) - 1 and not (stage.steps or stage.until):
+                raise ValueError(f"stage {stage.name!r} never ends: give it steps or until")
+        return self
+
+    @property
+    def changes_lengths(self) -> bool:
+        """Whether a stage says how long completions may be."""
+        return any(stage.max_tokens for stage in self.stages)
+
+    def in_stage(self, number: int) -> Rl:
+        """With the values that hold in that stage, 0-based."""
+        stages = self.stages[: number + 1]
+        said = {name: value for s in stages for name in ("max_tokens", "n_batch", "n_async") if (value := getattr(s, name))}
+        if "n_batch" in said:
+            said["n_minibatch"] = said["n_batch"] // (self.n_batch // self.n_minibatch)
+        return self.model_copy(update=said)
+
+    def _check_counts(self) -> None:
         for name in ("n_batch", "n_minibatch", "n_async"):
             if getattr(self, name) % self.group_size:
                 raise ValueError(
@@ -102,7 +158,6 @@ class Rl(Training):
             raise ValueError(f"n_async={self.n_async} is over 2 * n_batch={2 * self.n_batch}: lower n_async or raise n_batch")
         if self.n_async < self.n_batch:
             raise ValueError(f"n_async={self.n_async} is under n_batch={self.n_batch}: a batch would never fill; raise n_async")
-        return self
 
 
 class Runtime(Section):
@@ -126,6 +181,8 @@ class Runtime(Section):
     """A worker that has not answered for so long is taken for lost, and replaced."""
     verify_limit_s: float = Field(default=120.0, gt=0)
     """The same of a verifier, for a group."""
+    head_limit_s: float = Field(default=30.0, gt=0, lt=60)
+    """After the head of the cluster has not answered for so long the run ends, to be resumed; after 60 s Ray would end it."""
     max_lost: int = Field(default=16, gt=0)
     """Workers lost since the last step, after which the run ends as a failure."""
 

@@ -14,16 +14,27 @@ from magistral.errors import UserError
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-@pytest.mark.parametrize("name", ["small_rl", "medium_rl_1", "medium_rl_2", "medium_rl_3"])
+@pytest.mark.parametrize("name", ["small_rl", "medium_rl", "medium_rl_1", "medium_rl_2", "medium_rl_3"])
 def test_each_recipe_for_the_24b_fits_256_gpus_of_80_gb(name: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["rl", str(RECIPES / f"{name}.toml"), "--dry-run"])
     assert result.exit_code == 0, result.output
     resolved, _, told = result.output.partition("# Mistral-Small")
     assert tomllib.loads(resolved)["rl"]["betas"] == [0.9, 0.95]  # the defaults too
     assert "on 256 H100" in told
-    assert told.count(", fits (") == 2
-    assert "expected: " in told
+    assert "DOES NOT FIT" not in told
+    n_paces = 3 if name == "medium_rl" else 1
+    assert (told.count(", fits ("), told.count("expected: ")) == (2 * n_paces, n_paces)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_are_told_before_the_plan() -> None:
+    stages = '[{name="short", until={of="length", steps=5, gain=0.02}, steps=9}, {name="long", max_tokens=80, drop_solved=true}]'
+    options = ["--model", "magistral-small-2507", "--set", f"rl.stages={stages}", "--set", "reward.l_max=64"]
+    result = CliRunner().invoke(app, ["rl", str(RECIPES / "nano.toml"), "--dry-run", *options])
+    assert [line for line in result.output.splitlines() if line.startswith("# stage")] == [
+        "# stage short, until a length plateau over 5 steps (gain 0.02) or 9 steps: up to 64 tokens, n_batch 64, n_async 128",
+        "# stage long, until the end: up to 80 tokens, n_batch 64, n_async 128; solved problems left out",
+    ]
 
 
 def test_a_recipe_that_asks_for_no_gpus_says_so() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -11,10 +11,16 @@ from typing import Any
 
 from magistral.engines.base import Begun
 from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
-from magistral.pipeline.loop import Asked, Pace, Record, Roles, Trained, run
+from magistral.pipeline.loop import run
+from magistral.pipeline.roles import Asked, Pace, Record, Roles, Trained
 from magistral.pipeline.waits import Waits
+from magistral.recipe_train import Rl
 
 PROBLEM = Problem(id="sum-1", question="1 + 1 = ?", reference="2")
+RL = Rl(
+    steps=3, group_size=2, n_batch=4, n_minibatch=4, n_async=4, eps_low=0.2, eps_high=0.28,
+    temperature=1.0, max_tokens=12, lr=1e-2,
+)  # fmt: skip
 
 
 def completion(group: int, index: int, *, n_tokens: int = 3, version: int = 0) -> Completion:
@@ -44,7 +50,7 @@ def scored(c: Completion, reward: float) -> Scored:
 def ask_forever(group_size: int = 2) -> Iterator[Asked]:
     ordinal = 0
     while True:
-        yield Asked(ordinal=ordinal, problem=PROBLEM, seeds=tuple(range(group_size)))
+        yield Asked(ordinal=ordinal, problem=PROBLEM, seeds=tuple(range(group_size)), max_tokens=20)
         ordinal += 1
 
 
@@ -130,12 +136,19 @@ class FakeRecord:
         return Path("failed.parquet")
 
 
-def pace(*, per_batch: int = 2, in_flight: int = 4, first: int = 1, steps: int = 5) -> Pace:
-    return Pace(groups_per_batch=per_batch, groups_in_flight=in_flight, first_version=first, last_version=steps, max_skipped=8)
+def pace(*, per_batch: int = 2, in_flight: int = 4, steps: int = 5) -> Pace:
+    return Pace(groups_per_batch=per_batch, groups_in_flight=in_flight, last_version=steps, max_skipped=8)
 
 
 def drive(
-    roles: Roles, record: Record | None = None, *, at: Pace | None = None, curriculum: Iterator[Asked] | None = None
+    roles: Roles,
+    record: Record | None = None,
+    *,
+    at: Pace | Callable[[], Pace] | None = None,
+    curriculum: Iterator[Asked] | None = None,
+    version: int = 1,
 ) -> None:
     """The loop to its end, in an event loop of its own."""
-    asyncio.run(run(curriculum or ask_forever(), roles, record or FakeRecord(), pace=at or pace(), waits=Waits()))
+    at = at or pace()
+    paced = at if callable(at) else lambda: at
+    asyncio.run(run(curriculum or ask_forever(), roles, record or FakeRecord(), version=version, pace=paced, waits=Waits()))

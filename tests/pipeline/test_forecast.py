@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from magistral.models.sizes import MAGISTRAL_SMALL as SMALL
-from magistral.pipeline.forecast import GPUS, generator_memory, speeds_of, trained_share, trainer_memory
+from magistral.pipeline.forecast import GPUS, generator_memory, speeds_of, trainer_memory
 from magistral.recipe_train import Lora, Rl, Runtime
 
 RL = Rl(
@@ -21,7 +21,7 @@ def test_a_trained_weight_takes_16_bytes_over_all_ranks_and_a_frozen_one_two() -
     lora = RL.model_copy(update={"lora": Lora(rank=32, alpha=64)})
     # of each layer: 5120 x 4096 and back, 5120 x 1024 twice, 5120 x 32768 three times
     added = 40 * 32 * (2 * (5120 + 4096) + 2 * (5120 + 1024) + 3 * (5120 + 32768))
-    assert trained_share(SMALL, lora) == pytest.approx(added / N)
+    assert SMALL.n_trained(lora.lora) == added
     parts = trainer_memory(SMALL, GPUS["h100"], RUNTIME, lora).parts
     assert parts["weights, gradients, moments"] == pytest.approx((16 * added + 2 * N) / 8, abs=1)
 

@@ -15,7 +15,7 @@ from magistral.errors import RunFailed
 from magistral.pipeline.broadcast import Seal, Sent
 from magistral.pipeline.crew import Crew, Worker, WorkerLost
 from magistral.pipeline.growing import Desk, Writer
-from magistral.pipeline.loop import Asked
+from magistral.pipeline.roles import Asked
 from magistral.pipeline.runtime_ray import RayGenerators
 from magistral.pipeline.waits import Waits
 from magistral.pipeline.workers import Report
@@ -64,11 +64,11 @@ def complete(crew: Crew, workers: list[PlayedWorker], n_groups: int) -> list[lis
     """Texts of so many groups of two."""
 
     async def run() -> list[list[str]]:
-        desk = Desk(lambda problem: (65, 66), TOKENIZER.decode, max_tokens=20, temperature=1.0)
-        generators = RayGenerators(desk, workers, crew, groups_in_flight=n_groups)
+        desk = Desk(lambda problem: (65, 66), TOKENIZER.decode, temperature=1.0)
+        generators = RayGenerators(desk, workers, crew)
         await generators.load(Sent(None, SEAL), SEAL.version)
         tending = [asyncio.create_task(generators.tend(worker)) for worker in workers]
-        asked = [Asked(ordinal=i, problem=PROBLEM, seeds=(2 * i, 2 * i + 1)) for i in range(n_groups)]
+        asked = [Asked(ordinal=i, problem=PROBLEM, seeds=(2 * i, 2 * i + 1), max_tokens=20) for i in range(n_groups)]
         groups = await asyncio.gather(*map(generators.complete, asked))
         for task in tending:
             task.cancel()

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magistral.errors import RunFailed, TrainingFailed
-from magistral.pipeline.loop import Roles, Trained, why_useless
+from magistral.pipeline.loop import why_useless
+from magistral.pipeline.roles import Roles, Trained
 from tests.pipeline.fakes import FakeGenerator, FakeRecord, FakeTrainer, FakeVerifier, completion, drive, pace, scored
 
 

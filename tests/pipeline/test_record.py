@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -17,16 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magistral.errors import RunFolderError
-from magistral.flow import Completion, Scored
+from magistral.flow import Completion, Scored, StepReport
 from magistral.log import RunFolder, open_run
 from magistral.pipeline.audit import audit
+from magistral.pipeline.curriculum import Curriculum
 from magistral.pipeline.ledger import Ledger
-from magistral.pipeline.loop import Asked, Roles, Trained
 from magistral.pipeline.make import inline_roles
 from magistral.pipeline.record import Checkpoints, Record
+from magistral.pipeline.roles import Asked, Roles, Trained
 from magistral.pipeline.run import run_rl
 from tests.pipeline import tiny_run
-from tests.pipeline.fakes import FakeGenerator, FakeTrainer, FakeVerifier, drive, pace
+from tests.pipeline.fakes import RL, FakeGenerator, FakeTrainer, FakeVerifier, drive, pace
 from tests.pipeline.test_ledger import PROBLEMS
 
 
@@ -49,14 +50,23 @@ class CountingTrainer(FakeTrainer):
         return Trained(weights={}, values={"loss": 0.0}, advantages=given)
 
 
-def go_on(folder: RunFolder, generator: FakeGenerator, *, steps: int) -> None:
+def go_on(
+    folder: RunFolder,
+    generator: FakeGenerator,
+    *,
+    steps: int,
+    trainer: FakeTrainer | None = None,
+    checkpoint_every: int = 10**6,
+    on_step: Callable[[StepReport], None] = lambda _: None,
+) -> None:
     """A run from where the folder's last one stopped, as `magistral rl --resume` does it."""
-    ledger = Ledger(PROBLEMS, seed=1, group_size=2)
-    roles = Roles(generator, FakeVerifier(frozenset(range(0, 999, 5))), CountingTrainer())
-    record = Record(folder, ledger, roles, Checkpoints(folder, n_bytes=0, keep=1, every=10**6), on_step=lambda _: None)
+    ledger = Ledger(Curriculum(PROBLEMS, RL, seed=1))
+    roles = Roles(generator, FakeVerifier(frozenset(range(0, 999, 5))), trainer or CountingTrainer())
+    record = Record(folder, ledger, roles, Checkpoints(folder, n_bytes=0, keep=1, every=checkpoint_every), on_step=on_step)
     record.resume()
     generator.version = record.step
-    drive(roles, record, at=pace(per_batch=2, in_flight=4, steps=steps, first=record.step + 1), curriculum=ledger)
+    at = pace(per_batch=2, in_flight=4, steps=steps)
+    drive(roles, record, at=at, curriculum=ledger, version=record.step + 1)
 
 
 @settings(max_examples=15, deadline=None)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from magistral.pipeline.forecast import Speeds
-from magistral.pipeline.loop import Pace
+from magistral.pipeline.roles import Pace
 from magistral.pipeline.simulate import Setting, bottleneck, log_normal, simulate
 
 FREE = Speeds(decode_s=1.0, row_s=0.0, cached_s=0.0, token_s=0.0, verify_s=0.0)
 
 
 def setting(speeds: Speeds = FREE, *, in_flight: int = 2, per_batch: int = 2, n_tokens: int = 10) -> Setting:
-    pace = Pace(groups_per_batch=per_batch, groups_in_flight=in_flight, first_version=1, last_version=6, max_skipped=1000)
+    pace = Pace(groups_per_batch=per_batch, groups_in_flight=in_flight, last_version=6, max_skipped=1000)
     return Setting(
         speeds=speeds, lengths=lambda _: n_tokens, n_prompt=2, n_generators=1, n_slots=8, n_ranks=2, n_verifiers=1, group_size=2,
         micro_batch_tokens=12, dropped=0.0, pace=pace,

@@ -12,24 +12,20 @@ from magistral.engines.native.engine import NativeEngine
 from magistral.flow import Completion, Scored
 from magistral.models.sizes import Sizes
 from magistral.models.transformer import new_transformer
+from magistral.pipeline.curriculum import Curriculum, seed_of
 from magistral.pipeline.growing import Desk, completion_of
 from magistral.pipeline.learner import Learner
-from magistral.pipeline.ledger import Ledger, seed_of
-from magistral.pipeline.loop import Roles
+from magistral.pipeline.ledger import Ledger
+from magistral.pipeline.roles import Roles
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
-from magistral.recipe_train import Rl
 from magistral.text.tokens import byte_tokenizer
 from magistral.trainer.trainer import Trainer
-from tests.pipeline.fakes import drive, pace, scored
+from tests.pipeline.fakes import RL, drive, pace, scored
 from tests.pipeline.test_ledger import PROBLEMS
 
 SIZES = Sizes(
     family="llama", n_words=40, dim=16, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8, hidden_dim=32, norm_eps=1e-5,
     rope_theta=10000.0, window=64, tied=True,
-)  # fmt: skip
-RL = Rl(
-    steps=3, group_size=2, n_batch=4, n_minibatch=4, n_async=4, eps_low=0.2, eps_high=0.28,
-    temperature=1.0, max_tokens=12, lr=1e-2,
 )  # fmt: skip
 
 
@@ -40,8 +36,8 @@ class Run:
         model = new_transformer(SIZES, seed=1)
         self.engine = NativeEngine(model, eos=0, n_slots=8, window=64)
         self.trainer = Trainer(model, RL, seed=0)
-        self.learner = Learner(self.trainer, byte_tokenizer(), groups_per_minibatch=2)
-        self.ledger = Ledger(PROBLEMS, seed=5, group_size=2)
+        self.learner = Learner(self.trainer, byte_tokenizer(), minibatches=1)
+        self.ledger = Ledger(Curriculum(PROBLEMS, RL, seed=5))
         self.texts: list[tuple[int, ...]] = []
 
     def score(self, c: Completion) -> Scored:
@@ -60,7 +56,7 @@ def decode(ids: Sequence[int]) -> str:
 
 def asynchronous() -> Run:
     r = Run()
-    generator = InlineGenerator(r.engine, Desk(prompt, decode, max_tokens=RL.max_tokens, temperature=RL.temperature))
+    generator = InlineGenerator(r.engine, Desk(prompt, decode, temperature=RL.temperature))
     at = pace(per_batch=2, in_flight=2, steps=RL.steps)
     drive(Roles(generator, InlineVerifier(r.score), r.learner), at=at, curriculum=r.ledger)
     return r

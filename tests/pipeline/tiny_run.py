@@ -15,7 +15,7 @@ import torch
 from magistral.flow import Completion, Problem, Scored
 from magistral.log import open_run
 from magistral.models.load import load_recipe_model
-from magistral.pipeline.ledger import seed_of
+from magistral.pipeline.curriculum import seed_of
 from magistral.pipeline.make import Ingredients, Scores
 from magistral.pipeline.run import run_rl
 from magistral.recipe import load_recipe

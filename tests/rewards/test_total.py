@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -34,6 +35,12 @@ def completion(text: str, *, n_tokens: int = 10, problem: Problem = PROBLEM) -> 
         text=text,
         finish=Finish.STOP,
     )
+
+
+def test_a_completion_with_a_limit_of_its_own_is_paid_by_that(scorer: Scorer) -> None:
+    written = completion(rf"<think>{EN}</think>\boxed{{27}}", n_tokens=110)
+    assert scorer.score(written).reward.length == pytest.approx(-0.1)
+    assert scorer.score(replace(written, l_max=120)).reward.length == pytest.approx(-0.05)  # half of the 20 before 120
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -117,6 +118,20 @@ def test_hostile_text_is_inert_in_the_terminal(make_run: RunMaker, scored: Maker
     shown = in_terminal(read_runs(folder), width=300)
     assert not set(shown) & set(map(chr, [*range(10), *range(11, 32), 127]))
     assert "[red]␛]0;owned␇␛[2J␀" in shown  # and rich took it for no markup
+
+
+def test_where_a_stage_began_stands_as_a_line_with_its_name_in_every_curve_and_in_words(make_run: RunMaker) -> None:
+    folder = make_run("rl", metrics=[{"reward/mean": 0.1, "loss": 0.5}] * 4)
+    note = "stage harder: length plateau <b>"
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "time": 1.0, "values": {"reward/mean": 0.2}, "note": note}) + "\n")
+        file.write(json.dumps({"step": 6, "time": 1.0, "values": {"reward/mean": 0.2, "loss": 0.4}}) + "\n")
+    runs = read_runs(folder)
+    page = render(runs, title="rl")
+    assert page.count('<g class="mark"><title>after step 5: stage harder: length plateau &lt;b&gt;</title>') == 2
+    assert page.count(">stage harder</text>") == 2
+    assert "<b>" not in page
+    assert f"after step 5: {note}" in in_terminal(runs)
 
 
 def test_hostile_text_is_inert_in_the_report(make_run: RunMaker, scored: Maker) -> None:

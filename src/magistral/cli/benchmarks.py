@@ -21,7 +21,7 @@ from magistral.eval.protocol import PROTOCOLS, TEMPERATURE, Measuring
 from magistral.eval.result import add_comparisons, sum_up
 from magistral.eval.store import Lines, lines
 from magistral.log import write_atomically
-from magistral.pipeline.ledger import seed_of
+from magistral.pipeline.curriculum import seed_of
 from magistral.show.visible import visible
 
 if TYPE_CHECKING:

@@ -27,14 +27,35 @@ def print_plan(recipe: Recipe, rl: Rl, model: str, gpu_name: str) -> None:
         raise UserError(f"--gpu {gpu_name}: {nearest(gpu_name, GPUS)}")
     sizes = _sizes(model)
     typer.echo(tomli_w.dumps(recipe.model_dump(exclude_none=True, mode="json")))
+    _print_stages(rl)
     runtime = recipe.runtime
     if not (runtime.generator_gpus and runtime.trainer_gpus):
         typer.echo("No GPUs are asked for (runtime.generator_gpus, runtime.trainer_gpus): a CPU's speed is not planned.")
         return
     n_gpus = runtime.n_generators * runtime.generator_gpus + runtime.n_trainers * runtime.trainer_gpus
     typer.echo(f"# {model}: {sizes.n_parameters:,} parameters, on {n_gpus:g} {gpu_name.upper()}")
-    _print_memory(recipe, rl, sizes, GPUS[gpu_name])
-    _print_forecast(recipe, rl, sizes, GPUS[gpu_name])
+    planned: list[Rl] = []
+    for number in range(max(1, len(rl.stages))):
+        in_stage = rl.in_stage(number)
+        if in_stage in planned:  # it differs in problems alone
+            continue
+        planned.append(in_stage)
+        if len(planned) > 1:
+            typer.echo(f"# in stage {rl.stages[number].name}:")
+        _print_memory(recipe, in_stage, sizes, GPUS[gpu_name])
+        _print_forecast(recipe, in_stage, sizes, GPUS[gpu_name])
+    typer.echo("# assumed: lengths, shares of the card's peak and links as in docs/scaling.md; the loop ran in virtual time")
+
+
+def _print_stages(rl: Rl) -> None:
+    for number, stage in enumerate(rl.stages):
+        now = rl.in_stage(number)
+        until = f"a {stage.until.of} plateau over {stage.until.steps} steps (gain {stage.until.gain:g})" if stage.until else ""
+        end = " or ".join(filter(None, (until, f"{stage.steps} steps" if stage.steps else ""))) or "the end"
+        problems = f"; problems of {', '.join(stage.families)}" if stage.families else ""
+        solved = "; solved problems left out" if stage.drop_solved else ""
+        pace = f"up to {now.max_tokens:,} tokens, n_batch {now.n_batch:,}, n_async {now.n_async:,}"
+        typer.echo(f"# stage {stage.name}, until {end}: {pace}{problems}{solved}")
 
 
 def _sizes(model: str) -> Sizes:
@@ -76,7 +97,6 @@ def _print_forecast(recipe: Recipe, rl: Rl, sizes: Sizes, gpu: Gpu) -> None:
     found, what, gains = bottleneck(setting_of(recipe, rl, speeds_of(sizes, gpu, recipe.runtime, rl)))
     typer.echo(_told(found, rl))
     typer.echo(f"# what limits it: {what} (twice as fast: {gains[what]:.2f} times the tokens a second)")
-    typer.echo("# assumed: lengths, shares of the card's peak and links as in docs/scaling.md; the loop ran in virtual time")
 
 
 def _told(f: Forecast, rl: Rl) -> str:

@@ -134,7 +134,7 @@ def _asker(
     """`tokenizer`: of an engine that is asked in tokens."""
     from magistral.engines.ask import Asker
     from magistral.engines.base import Request
-    from magistral.pipeline.ledger import seed_of
+    from magistral.pipeline.curriculum import seed_of
     from magistral.text.message import Message
     from magistral.text.template import problem_tokens
 

@@ -14,7 +14,7 @@ from magistral.eval.run import ask_and_judge
 from magistral.eval.scores import scores
 from magistral.flow import Problem, Scored
 from magistral.pipeline.growing import completion_of
-from magistral.pipeline.ledger import seed_of
+from magistral.pipeline.curriculum import seed_of
 from magistral.recipe import Recipe
 from magistral.recipe_train import Best
 

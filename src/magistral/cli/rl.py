@@ -72,13 +72,15 @@ def command(
         with steps as advance, mirrored(checked.log.mirrors, folder, partial(typer.echo, err=True)) as mirror_step:
 
             def on_step(report: StepReport) -> None:
-                advance(1, _note(report.values))
+                advance(1, _short(report.values))
+                if report.note:
+                    typer.echo(f"after step {report.step}: {report.note}", err=True)
                 mirror_step(report)
 
             ingredients = Ingredients(checked, checked.rl, loaded, tokenizer, partial(scorer_of, checked, tokenizer))
             run_rl(ingredients, train, folder, on_step=on_step)
 
 
-def _note(values: dict[str, float]) -> str:
+def _short(values: dict[str, float]) -> str:
     """Short, so that a terminal of 80 columns shows the time left beside it."""
     return f"reward {values['reward/mean']:.2f} right {values['right']:.0%}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from magistral.errors import ModelError
+from magistral.recipe_train import Lora
 from magistral.weights.read import Weights
 
 MISTRAL_WINDOW = 131_072
@@ -76,6 +77,14 @@ class Sizes:
             shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
         shapes["norm.weight"] = (self.dim,)
         return shapes if self.tied else {**shapes, "lm_head.weight": (self.n_words, self.dim)}
+
+    def n_trained(self, lora: Lora | None) -> int:
+        """Parameters that are trained: all, or LoRA's additions to the seven matrices of a layer."""
+        if lora is None:
+            return self.n_parameters
+        matrices = [s for name, s in self.shapes().items() if name.startswith("layers.0.") and len(s) == 2]
+        n_layers = min(lora.last_layers or self.n_layers, self.n_layers)
+        return n_layers * sum(lora.rank * sum(shape) for shape in matrices)
 
     def to_config(self, dtype: str = "float32") -> dict[str, Any]:
         """A Hugging Face config.json."""

@@ -31,7 +31,8 @@ class Audit:
 def audit(run: RunFolder) -> Audit:
     """While nobody writes to it. Raises RunFolderError where the ledger cannot be read."""
     files = LedgerFolder(run.path / "ledger")
-    step, n_asked, open_groups = files.read()
+    kept = files.read()
+    step, n_asked, open_groups = kept.step, kept.next_ordinal, kept.open
     closed = [line for line in files.closed() if line["step"] <= step]
     trained = {line["ordinal"]: line["step"] for line in closed if line["state"] == "trained"}
     times = Counter([*(line["ordinal"] for line in closed), *open_groups])

@@ -14,6 +14,9 @@ from magistral.errors import GeneratorLost, RunFailed
 from magistral.pipeline.waits import Waits
 from magistral.recipe_train import Runtime
 
+HEAD_EVERY_S = 2.0
+"""Between two looks at the cluster's head (chosen: a fraction of the limit)."""
+
 
 class WorkerLost(RunFailed):
     """Dead, silent for too long, or with other weights than were sent."""
@@ -24,6 +27,10 @@ class WorkerLost(RunFailed):
 
     def __str__(self) -> str:
         return f"{self.who}: {self.why}"
+
+
+class HeadLost(RunFailed):
+    """Without its head a cluster starts no worker, and Ray ends the program after a minute."""
 
 
 class Worker:
@@ -40,6 +47,7 @@ class Worker:
 
     async def up(self) -> None:
         """Raises WorkerLost where it does not come up in time."""
+        self.crew.require_head()
         if self._actor is None:
             self._actor = self._kind.remote(*self._arguments)
             what = "its start (a place for it in the cluster, imports, the model)"
@@ -47,6 +55,7 @@ class Worker:
 
     def send(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Without waiting. Raises WorkerLost where it is down."""
+        self.crew.require_head()
         if self._actor is None:
             raise WorkerLost(self.name, "it is down")
         return getattr(self._actor, method).options(**options).remote(*arguments)
@@ -83,6 +92,7 @@ class Crew:
     def __init__(self, runtime: Runtime, waits: Waits) -> None:
         self.runtime, self.waits = runtime, waits
         self.workers: list[Worker] = []
+        self.head_lost: HeadLost | None = None
         self.n_lost = 0
         self._n_lost_before = 0
         self._busy_s: dict[str, float] = {}
@@ -99,6 +109,25 @@ class Crew:
         self.n_lost += 1
         if self.n_lost - self._n_lost_before >= self.runtime.max_lost:
             raise RunFailed(f"{self.runtime.max_lost} workers were lost since the last step; the last: {loss}") from loss
+
+    async def watch_head(self, address: str) -> None:
+        """Raises HeadLost where nobody listens at `address`, as "10.0.0.1:6379", for `head_limit_s`."""
+        limit_s, last = self.runtime.head_limit_s, time.monotonic()
+        while True:
+            await asyncio.sleep(HEAD_EVERY_S)
+            with self.waits("run", "head", f"a sign of life from the cluster's head at {address}"):
+                if await _listens(address):
+                    last = time.monotonic()
+            if time.monotonic() - last >= limit_s:
+                self.head_lost = HeadLost(
+                    f"the head of the Ray cluster at {address} has not answered for {limit_s:g} s: start the cluster anew, then "
+                    "run the same command with --resume"
+                )
+                raise self.head_lost
+
+    def require_head(self) -> None:
+        if self.head_lost is not None:
+            raise self.head_lost
 
     def busy(self, role: str, seconds: float) -> None:
         self._busy_s[role] = self._busy_s.get(role, 0.0) + seconds
@@ -117,8 +146,20 @@ class Crew:
         return found
 
     def dismiss(self) -> None:
-        for worker in self.workers:
-            worker.down()
+        if self.head_lost is None:  # else nobody is there to be told, and they end by themselves
+            for worker in self.workers:
+                worker.down()
+
+
+async def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(HEAD_EVERY_S):
+            _, writer = await asyncio.open_connection(host, int(port))
+    except OSError:  # refused, unreachable, or too late
+        return False
+    writer.close()
+    return True
 
 
 async def _get(reference: Any) -> Any:

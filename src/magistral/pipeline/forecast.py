@@ -68,22 +68,13 @@ class Speeds:
     """A completion."""
 
 
-def trained_share(sizes: Sizes, rl: Rl) -> float:
-    """Of the weights: 1, or LoRA's additions to the seven matrices of a layer."""
-    if rl.lora is None:
-        return 1.0
-    shapes = [s for name, s in sizes.shapes().items() if name.startswith("layers.0.") and len(s) == 2]
-    n_layers = min(rl.lora.last_layers or sizes.n_layers, sizes.n_layers)
-    return n_layers * sum(rl.lora.rank * (rows + columns) for rows, columns in shapes) / sizes.n_parameters
-
-
 def speeds_of(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Speeds:
     """A training token costs 2 operations a weight forward, as many for the gradients of what goes in, as many for those of the
     weights that are trained, and 2 again where activations are computed again; attention's share is left out (under a tenth at
     32,000 tokens of the 24B). FSDP2 gathers the weights in bf16 twice for a micro-batch and scatters gradients in float32."""
-    n = sizes.n_parameters
-    operations = n * (4 + 2 * trained_share(sizes, rl) + 2 * rl.recompute)
-    moved = n * (4 + 4 * trained_share(sizes, rl)) if runtime.n_trainers > 1 else 0.0
+    n, n_trained = sizes.n_parameters, sizes.n_trained(rl.lora)
+    operations = n * (4 + 2 * rl.recompute) + 2 * n_trained
+    moved = 4 * (n + n_trained) if runtime.n_trainers > 1 else 0.0
     read = gpu.bandwidth * BANDWIDTH_SHARE * runtime.generator_gpus
     return Speeds(
         decode_s=2 * n / read,
@@ -91,7 +82,7 @@ def speeds_of(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Speeds:
         cached_s=cache_bytes(sizes, 1) / read,
         token_s=operations / (gpu.flops * TRAIN_SHARE * runtime.trainer_gpus),
         micro_s=moved / gpu.link,
-        optimizer_s=28 * n * trained_share(sizes, rl) / runtime.n_trainers / (gpu.bandwidth * BANDWIDTH_SHARE),
+        optimizer_s=28 * n_trained / runtime.n_trainers / (gpu.bandwidth * BANDWIDTH_SHARE),
         broadcast_s=2 * n / gpu.link,
     )
 
@@ -129,7 +120,7 @@ def generator_memory(sizes: Sizes, gpu: Gpu, runtime: Runtime, *, n_slots: int, 
 def trainer_memory(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Memory:
     """Of one rank. A trained weight takes 16 bytes (master, gradient and two moments in float32), a frozen one 2; two layers are
     whole at a time, as are embedding and output, in bf16, and the largest gradient before it is scattered, in float32."""
-    n, t, share = sizes.n_parameters, rl.micro_batch_tokens, trained_share(sizes, rl)
+    n, t = sizes.n_parameters, rl.micro_batch_tokens
     frozen = 0 if rl.lora is None else 2 * n
     ends = sizes.n_words * sizes.dim * (1 if sizes.tied else 2)
     layer = (n - ends) // sizes.n_layers
@@ -138,7 +129,7 @@ def trainer_memory(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Memory:
     kept = 2 * t * sizes.dim * sizes.n_layers + inside if rl.recompute else inside * sizes.n_layers
     whole = 2 * (2 * layer + ends) + (4 * max(ends, layer) if rl.lora is None else 0)
     parts = {
-        "weights, gradients, moments": (16 * share * n + frozen) / runtime.n_trainers,
+        "weights, gradients, moments": (16 * sizes.n_trained(rl.lora) + frozen) / runtime.n_trainers,
         "gathered": whole,
         "activations": kept,
         "mask": 5 * t * t,

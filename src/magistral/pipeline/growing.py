@@ -13,7 +13,7 @@ from typing import Protocol
 
 from magistral.engines.base import Begun, Engine, Request, Written, begin
 from magistral.flow import Completion, Finish, Problem
-from magistral.pipeline.loop import Asked
+from magistral.pipeline.roles import Asked
 
 
 class Growable(Engine, Protocol):
@@ -77,11 +77,9 @@ class Desk:
         prompt_of: Callable[[Problem], tuple[int, ...]],
         decode: Callable[[Sequence[int]], str],
         *,
-        max_tokens: int,
         temperature: float,
     ) -> None:
-        self.prompt_of, self.decode = prompt_of, decode
-        self.max_tokens, self.temperature = max_tokens, temperature
+        self.prompt_of, self.decode, self.temperature = prompt_of, decode, temperature
         self._groups: dict[int, _Group] = {}
 
     def open(self, asked: Asked) -> asyncio.Future[None]:
@@ -89,7 +87,7 @@ class Desk:
         request = Request(
             prompt=self.prompt_of(asked.problem),
             seeds=asked.seeds,
-            max_tokens=self.max_tokens,
+            max_tokens=asked.max_tokens,
             temperature=self.temperature,
             begun=asked.begun,
             key=asked.ordinal,
@@ -121,7 +119,8 @@ class Desk:
 
     def take(self, ordinal: int) -> list[Completion]:
         group = self._groups.pop(ordinal)
-        return [completion_of(row, group.asked.problem, ordinal, self.decode) for row in group.rows]
+        asked = group.asked
+        return [replace(completion_of(row, asked.problem, ordinal, self.decode), l_max=asked.l_max) for row in group.rows]
 
     def partial(self) -> dict[int, tuple[Begun, ...]]:
         """Of every group that is not whole."""

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from magistral.flow import Batch, Scored
-from magistral.pipeline.loop import Trained
+from magistral.pipeline.roles import Trained
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.advantage import advantages
 from magistral.trainer.checkpoint import save_trainer
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 class Learner:
     """The loop's trainer, in the process that holds the weights."""
 
-    def __init__(self, trainer: Trainer, tokenizer: Tokenizer, *, groups_per_minibatch: int) -> None:
-        self.trainer, self.tokenizer, self.groups_per_minibatch = trainer, tokenizer, groups_per_minibatch
+    def __init__(self, trainer: Trainer, tokenizer: Tokenizer, *, minibatches: int) -> None:
+        """`minibatches`: of each batch."""
+        self.trainer, self.tokenizer, self.minibatches = trainer, tokenizer, minibatches
 
     async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> Trained:
-        n, given = self.groups_per_minibatch, {}
+        n, given = len(groups) // self.minibatches, {}
         reports = []
         for start in range(0, len(groups), n):
             batch = batch_of(groups[start : start + n])

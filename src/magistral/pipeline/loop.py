@@ -4,8 +4,8 @@ verify    finished    scored     a finished group                   generate
 train     scored      weights    n_batch completions of whole,      verify
                                  diverse groups
 
-Nothing is thrown away for being old: a place is freed only when its group was trained on or dropped, so at most n_async
-completions are ever under way, and the weights that began a completion are on average at most n_async / n_batch - 1 versions
+Nothing is thrown away for being old: a place is freed only when its group was trained on or dropped, so no group is begun while
+n_async completions are under way, and the weights that began a completion are on average at most n_async / n_batch - 1 versions
 older than those it trains (pacing). What is trained on has the lengths of what was asked: no group is left behind for being long.
 At n_async = n_batch this is the synchronous loop, bit for bit, on every runtime: what takes the places of dropped groups is
 then asked when all that is under way has been judged, so that what is written side by side hangs on no clock.
@@ -14,109 +14,13 @@ then asked when all that is under way has been judged, so that what is written s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
 
-from magistral.engines.base import Begun
 from magistral.errors import RunFailed, TrainingFailed
-from magistral.flow import Completion, Problem, Scored
+from magistral.flow import Completion, Scored
+from magistral.pipeline.roles import Asked, Pace, Record, Roles
 from magistral.pipeline.waits import Waits
 from magistral.trainer.advantage import is_diverse
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """One asking of one problem: a group to be written."""
-
-    ordinal: int
-    problem: Problem
-    seeds: tuple[int, ...]
-    begun: tuple[Begun, ...] = ()
-    """For each seed what was written before a crash; empty: nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """What came out of a step."""
-
-    weights: Any
-    """As the runtime's generator takes them."""
-    values: dict[str, float]
-    """Averaged over its minibatches."""
-    advantages: dict[tuple[int, int], float]
-    """(group, index) to advantage."""
-
-
-class Generator(Protocol):
-    async def complete(self, asked: Asked) -> list[Completion]: ...
-
-    async def load(self, weights: Any, version: int) -> None:
-        """In flight: completions go on with the new weights, their cache kept."""
-
-    def partial(self) -> Mapping[int, tuple[Begun, ...]]:
-        """Ordinal to what is known of the completions of a group that is not whole."""
-
-
-class Verifier(Protocol):
-    n_failed: int
-
-    async def score(self, group: list[Completion]) -> list[Scored]:
-        """Without those whose verifier failed, which are counted in `n_failed`."""
-
-
-class Trainer(Protocol):
-    async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> Trained:
-        """Train on whole groups; `version` is that of the new weights. Raises TrainingFailed, with the weights as they were."""
-
-    async def weights(self, version: int) -> Any:
-        """Those of now, which are of `version`, for a generator."""
-
-    async def save(self, folder: Path) -> None: ...
-
-    async def restore(self, folder: Path) -> None: ...
-
-
-class Record(Protocol):
-    """Where it is written down what became of each group."""
-
-    def finished(self, ordinal: int, group: list[Completion]) -> None: ...
-
-    def dropped(self, ordinal: int, scored: list[Scored], why: str) -> None: ...
-
-    def trained(self, version: int, groups: list[list[Scored]], trained: Trained) -> None:
-        """After the weights were sent."""
-
-    async def keep(self, version: int) -> None:
-        """A checkpoint, where one is due."""
-
-    def failed(self, version: int, groups: list[list[Scored]]) -> Path:
-        """Where the batch of a step that failed is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Roles:
-    """What a runtime gives the loop."""
-
-    generator: Generator
-    verifier: Verifier
-    trainer: Trainer
-    values: Callable[[], dict[str, float]] = dict
-    """What the runtime measured since it was last asked."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    groups_per_batch: int
-    groups_in_flight: int
-    first_version: int
-    last_version: int
-    max_skipped: int
-
-    @property
-    def in_lockstep(self) -> bool:
-        return self.groups_in_flight == self.groups_per_batch
 
 
 class _DoneError(Exception):
@@ -132,21 +36,30 @@ def why_useless(scored: Sequence[Scored]) -> str:
 
 
 async def run(  # noqa: C901, PLR0915 - three loops, on one page on purpose
-    curriculum: Iterator[Asked], roles: Roles, record: Record, *, pace: Pace, waits: Waits
+    curriculum: Iterator[Asked], roles: Roles, record: Record, *, version: int, pace: Callable[[], Pace], waits: Waits
 ) -> None:
-    """Until version `last_version` is trained. A failure in any loop is the run's failure (an ExceptionGroup)."""
+    """From `version` to the last one that is to be trained. A failure in any loop is the run's failure (an ExceptionGroup).
+
+    `pace` is asked anew each time, since a stage may change it: then what is under way is still trained on, at the new pace."""
     generator, verifier, trainer = roles.generator, roles.verifier, roles.trainer
-    places = asyncio.Semaphore(pace.groups_in_flight)
+    freed = asyncio.Event()
     finished: asyncio.Queue[tuple[Asked, list[Completion]]] = asyncio.Queue()
     scored: asyncio.Queue[list[Scored]] = asyncio.Queue()
-    n_unjudged = n_freed = n_skipped = 0
+    n_under_way = n_unjudged = n_useless = n_skipped = 0
+
+    def free(n_groups: int) -> None:
+        nonlocal n_under_way
+        n_under_way -= n_groups
+        freed.set()
 
     async def generate() -> None:
-        nonlocal n_unjudged
+        nonlocal n_under_way, n_unjudged
         while True:
-            with waits("generate", "train", f"a free place; {pace.groups_in_flight} groups are under way"):
-                await places.acquire()
-            n_unjudged += 1
+            while n_under_way >= pace().groups_in_flight:
+                freed.clear()
+                with waits("generate", "train", f"a free place; {n_under_way} groups are under way"):
+                    await freed.wait()
+            n_under_way, n_unjudged = n_under_way + 1, n_unjudged + 1
             loops.create_task(complete(next(curriculum)))
 
     async def complete(asked: Asked) -> None:
@@ -161,13 +74,13 @@ async def run(  # noqa: C901, PLR0915 - three loops, on one page on purpose
             loops.create_task(judge(asked, group))
 
     async def judge(asked: Asked, group: list[Completion]) -> None:
-        nonlocal n_unjudged, n_freed, n_skipped
+        nonlocal n_unjudged, n_useless, n_skipped
         judged = await verifier.score(group)
         n_unjudged -= 1
         if why := why_useless(judged):
             record.dropped(asked.ordinal, judged, why)
-            n_freed, n_skipped = n_freed + 1, n_skipped + 1
-            if n_skipped >= pace.max_skipped:
+            n_useless, n_skipped = n_useless + 1, n_skipped + 1
+            if n_skipped >= pace().max_skipped:
                 raise RunFailed(
                     f"{n_skipped} groups in a row taught nothing (the last: {why}): choose problems of another difficulty, or a "
                     "--model that finds the form"
@@ -175,16 +88,16 @@ async def run(  # noqa: C901, PLR0915 - three loops, on one page on purpose
         else:
             n_skipped = 0
             await scored.put(judged)
-        if n_unjudged == 0 or not pace.in_lockstep:
-            while n_freed:
-                n_freed -= 1
-                places.release()
+        if n_unjudged == 0 or not pace().in_lockstep:
+            free(n_useless)
+            n_useless = 0
 
     async def train() -> None:
-        for version in range(pace.first_version, pace.last_version + 1):
-            groups: list[list[Scored]] = []
-            while len(groups) < pace.groups_per_batch:
-                with waits("train", "verify", f"{len(groups)} of {pace.groups_per_batch} groups are scored"):
+        nonlocal version
+        while version <= pace().last_version:
+            n_groups, groups = pace().groups_per_batch, list[list[Scored]]()
+            while len(groups) < n_groups:
+                with waits("train", "verify", f"{len(groups)} of {n_groups} groups are scored"):
                     groups.append(await scored.get())
             groups.sort(key=lambda group: group[0].completion.group)  # the order of asking, whichever ended first
             try:
@@ -193,9 +106,9 @@ async def run(  # noqa: C901, PLR0915 - three loops, on one page on purpose
                 raise TrainingFailed(f"{e}; the batch is in {record.failed(version, groups)}") from None
             await generator.load(trained.weights, version)
             record.trained(version, groups, trained)
-            for _ in groups:
-                places.release()
+            free(n_groups)
             await record.keep(version)
+            version += 1
         raise _DoneError
 
     try:

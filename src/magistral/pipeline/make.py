@@ -12,7 +12,7 @@ from magistral.flow import Completion, Scored
 from magistral.models.transformer import Transformer
 from magistral.pipeline.growing import Desk
 from magistral.pipeline.learner import Learner
-from magistral.pipeline.loop import Roles
+from magistral.pipeline.roles import Roles
 from magistral.pipeline.runtime_inline import InlineGenerator, InlineVerifier
 from magistral.recipe import Recipe
 from magistral.recipe_train import Rl
@@ -48,20 +48,13 @@ class Ingredients:
     @property
     def n_bytes(self) -> int:
         """Of the weights in float32."""
-        return 4 * sum(p.numel() for p in self.model.parameters())
-
-    @property
-    def checkpoint_bytes(self) -> int:
-        """About: the weights, and for what is trained its master and AdamW's two moments. LoRA's own part is small (chosen: a
-        quarter of the weights)."""
-        return self.n_bytes * 4 if self.rl.lora is None else self.n_bytes * 5 // 4
+        return 4 * self.model.sizes.n_parameters
 
     def desk(self) -> Desk:
         tokenizer, prompt = self.tokenizer, self.recipe.prompt
         return Desk(
             lambda problem: problem_tokens(tokenizer, prompt, problem.question),
             tokenizer.decode,
-            max_tokens=self.rl.max_tokens,
             temperature=self.rl.temperature,
         )
 
@@ -71,7 +64,7 @@ class Ingredients:
 
     def learner(self, ranks: Ranks = ALONE) -> Learner:
         trainer = Trainer(self.model, self.rl, seed=self.recipe.seed, temperature=self.rl.temperature, ranks=ranks)
-        return Learner(trainer, self.tokenizer, groups_per_minibatch=self.rl.n_minibatch // self.rl.group_size)
+        return Learner(trainer, self.tokenizer, minibatches=self.rl.n_batch // self.rl.n_minibatch)
 
 
 @asynccontextmanager

@@ -13,8 +13,8 @@ from magistral.flow import Completion, Outcome, Scored, StepReport
 from magistral.log import RunFolder
 from magistral.pipeline.growing import begun_of
 from magistral.pipeline.ledger import Ledger, LedgerFolder
-from magistral.pipeline.loop import Roles, Trained, Trainer
 from magistral.pipeline.replay import trained_groups
+from magistral.pipeline.roles import Roles, Trained, Trainer
 from magistral.trainer.checkpoint import checkpoints, keep_only
 
 
@@ -62,7 +62,7 @@ class Record:
 
     def resume(self) -> None:
         """To where the folder's last whole step ended; what came after it is forgotten. Raises RunFolderError."""
-        self.step, (saved, _) = self.files.restore(self.ledger), self.checkpoints.newest()
+        self.step, (saved, _) = self.files.restore(self.ledger, self.run.metrics()), self.checkpoints.newest()
         if saved > self.step:
             raise RunFolderError(
                 f"{self.run.path}: its ledger ends at step {self.step} and it has a checkpoint of step {saved}: an older version "
@@ -80,17 +80,18 @@ class Record:
     def trained(self, version: int, groups: list[list[Scored]], trained: Trained) -> None:
         """The ledger comes last: a step counts when it stands there."""
         batch, dropped = [s for group in groups for s in group], [s for group, _ in self._dropped.values() for s in group]
-        report = StepReport(step=version, values=self._values(version, batch, dropped) | trained.values)
+        values = self._values(version, batch, dropped) | trained.values
         advantages = [trained.advantages[s.completion.group, s.completion.index] for s in batch]
         self.run.write_traces(
             f"step-{version:06d}", batch + dropped, step=version, advantages=[*advantages, *[None] * len(dropped)]
         )
-        self.run.add_metrics(report.step, report.values)
-        ordinals = [group[0].completion.group for group in groups]
-        for ordinal in ordinals:
-            self.ledger.close(ordinal)
-        closed: list[dict[str, Any]] = [{"ordinal": o, "step": version, "state": "trained"} for o in ordinals]
-        closed += [{"ordinal": o, "step": version, "state": "dropped", "why": why} for o, (_, why) in self._dropped.items()]
+        closed = [_line(version, group[0].completion.group, group, "") for group in groups]
+        for line in closed:
+            self.ledger.close(line["ordinal"])
+        closed += [_line(version, ordinal, scored, why) for ordinal, (scored, why) in self._dropped.items()]
+        note = self.ledger.curriculum.after(version, values, closed, self.ledger.next_ordinal)
+        report = StepReport(step=version, values=values, note=note)
+        self.run.add_metrics(version, values, note)
         self.ledger.open.update(self.roles.generator.partial())
         self.files.save(version, self.ledger, closed)
         self.step, self._dropped = version, {}
@@ -124,6 +125,7 @@ class Record:
             "well_formed": mean(lambda s: s.trace.well_formed),
             "tokens_mean": mean(lambda s: len(s.completion.tokens)),
             "groups_dropped": float(len(self._dropped)),
+            "stage": float(self.ledger.curriculum.number),
             "verifier_failed": float(self.roles.verifier.n_failed),
             "staleness": fmean(version - 1 - v for s in batch for v in s.completion.versions),
             "staleness_max": float(max(version - 1 - min(s.completion.versions) for s in batch)),
@@ -131,3 +133,10 @@ class Record:
             "tokens_per_s": n_written / seconds,
             **self.roles.values(),
         }
+
+
+def _line(step: int, ordinal: int, scored: Sequence[Scored], why: str) -> dict[str, Any]:
+    """Of closed.jsonl. `why`: the group was dropped; empty: it was trained on."""
+    right = fmean(s.verdict.outcome == Outcome.RIGHT for s in scored) if scored else 0.0
+    state = {"state": "dropped", "why": why} if why else {"state": "trained"}
+    return {"ordinal": ordinal, "step": step, **state, "right": right}

@@ -9,12 +9,14 @@ from typing import NoReturn
 
 from magistral.flow import Problem, StepReport
 from magistral.log import RunFolder, require_space
+from magistral.pipeline.curriculum import Curriculum
 from magistral.pipeline.ledger import Ledger
-from magistral.pipeline.loop import Pace, Roles, run
+from magistral.pipeline.loop import run
 from magistral.pipeline.make import Ingredients, inline_roles
 from magistral.pipeline.record import Checkpoints, Record
+from magistral.pipeline.roles import Roles
 from magistral.pipeline.waits import Waits
-from magistral.recipe_train import Rl
+from magistral.trainer.checkpoint import checkpoint_bytes
 
 OnStep = Callable[[StepReport], None]
 
@@ -24,7 +26,7 @@ def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFol
 
     Raises RunFailed (TrainingFailed, with the batch saved) where the run ends as a failure, DiscFull where a checkpoint would
     not fit."""
-    ledger = Ledger(problems, seed=ingredients.recipe.seed, group_size=ingredients.rl.group_size)
+    ledger = Ledger(Curriculum(problems, ingredients.rl, seed=ingredients.recipe.seed))
     try:
         asyncio.run(_run(ingredients, ledger, folder, on_step))
     except BaseExceptionGroup as e:
@@ -33,8 +35,9 @@ def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFol
 
 async def _run(ingredients: Ingredients, ledger: Ledger, folder: RunFolder, on_step: OnStep) -> None:
     rl = ingredients.rl
-    require_space(folder.path, ingredients.checkpoint_bytes)
-    checkpoints = Checkpoints(folder, n_bytes=ingredients.checkpoint_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
+    n_bytes = checkpoint_bytes(ingredients.model.sizes, rl)
+    require_space(folder.path, n_bytes)
+    checkpoints = Checkpoints(folder, n_bytes=n_bytes, keep=rl.keep_checkpoints, every=rl.checkpoint_every)
     with Waits(folder.path / "waits.json") as waits:
         async with _roles(ingredients, checkpoints, waits) as roles:
             record = Record(folder, ledger, roles, checkpoints, on_step=on_step)
@@ -42,7 +45,7 @@ async def _run(ingredients: Ingredients, ledger: Ledger, folder: RunFolder, on_s
             await checkpoints.bring_up(roles.trainer, record.step)
             await roles.generator.load(await roles.trainer.weights(record.step), record.step)
             try:
-                await run(ledger, roles, record, pace=_pace(rl, record.step), waits=waits)
+                await run(ledger, roles, record, version=record.step + 1, pace=lambda: ledger.curriculum.pace, waits=waits)
             except asyncio.CancelledError:  # Ctrl-C
                 await checkpoints.save(record.step, roles.trainer)
                 raise
@@ -55,16 +58,6 @@ def _roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: Waits) -> 
     from magistral.pipeline.runtime_ray import ray_roles
 
     return ray_roles(ingredients, checkpoints, waits)
-
-
-def _pace(rl: Rl, step: int) -> Pace:
-    return Pace(
-        groups_per_batch=rl.n_batch // rl.group_size,
-        groups_in_flight=rl.n_async // rl.group_size,
-        first_version=step + 1,
-        last_version=rl.steps,
-        max_skipped=rl.max_skipped,
-    )
 
 
 def _raise_first(group: BaseExceptionGroup[BaseException]) -> NoReturn:

@@ -14,7 +14,7 @@ from magistral.engines.base import Begun
 from magistral.errors import VerifierFailed
 from magistral.flow import Completion, Scored
 from magistral.pipeline.growing import Desk, Growable, Writer
-from magistral.pipeline.loop import Asked
+from magistral.pipeline.roles import Asked
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,9 +18,9 @@ from magistral.engines.cluster import cluster
 from magistral.errors import UserError
 from magistral.flow import Completion, Scored
 from magistral.pipeline.growing import Desk
-from magistral.pipeline.loop import Asked, Roles, Trained
 from magistral.pipeline.make import Ingredients
 from magistral.pipeline.record import Checkpoints
+from magistral.pipeline.roles import Asked, Roles, Trained
 from magistral.pipeline.waits import Waits
 from magistral.recipe_train import Runtime
 
@@ -37,10 +37,10 @@ T = TypeVar("T")
 
 
 class RayGenerators:
-    """Each takes groups up to its share of those under way, so a slow one takes fewer."""
+    """Each takes groups up to its share of those that are not whole, so a slow one takes fewer."""
 
-    def __init__(self, desk: Desk, workers: Sequence[Worker], crew: Crew, *, groups_in_flight: int) -> None:
-        self.desk, self.workers, self.crew, self.groups_in_flight = desk, workers, crew, groups_in_flight
+    def __init__(self, desk: Desk, workers: Sequence[Worker], crew: Crew) -> None:
+        self.desk, self.workers, self.crew = desk, workers, crew
         self._latest: Sent | None = None
         self._queue: deque[int] = deque()
         self._asked = asyncio.Event()
@@ -100,7 +100,8 @@ class RayGenerators:
                     await self._asked.wait()
 
     def _take(self, held: set[int]) -> list[Request]:
-        share = -(-self.groups_in_flight // max(1, len(self.workers) - len(self._out)))
+        n_groups = len(self._queue) + sum(map(len, self._held.values()))
+        share = -(-n_groups // max(1, len(self.workers) - len(self._out)))
         new = []
         while self._queue and len(held) < share:
             held.add(self._queue[0])
@@ -214,14 +215,18 @@ class _OneTrainer:
 
 @asynccontextmanager
 async def ray_roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: Waits) -> AsyncIterator[Roles]:
-    runtime, rl = ingredients.recipe.runtime, ingredients.rl
+    runtime = ingredients.recipe.runtime
     with _cluster(runtime, ingredients.n_bytes):
         crew = Crew(runtime, waits)
         writers, judges, trainer = _hire(crew, ray.put(ingredients))
-        generators = RayGenerators(ingredients.desk(), writers, crew, groups_in_flight=rl.n_async // rl.group_size)
+        generators = RayGenerators(ingredients.desk(), writers, crew)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tending = [tasks.create_task(generators.tend(worker)) for worker in writers]
+                if not runtime.address.startswith(
+                    "ray://"
+                ):  # a client from outside has another way to the head, and its own limit
+                    tending.append(tasks.create_task(crew.watch_head(ray.get_runtime_context().gcs_address)))
                 yield Roles(generators, RayVerifiers(judges, crew), RayTrainer(trainer, crew, checkpoints), crew.values)
                 for task in tending:
                     task.cancel()

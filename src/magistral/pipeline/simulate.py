@@ -7,23 +7,20 @@ goes to the generator that holds the fewest completions. Trainers collate as the
 from __future__ import annotations
 
 import asyncio
-import heapq
-import selectors
 from bisect import bisect_right, insort
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import sqrt
 from pathlib import Path
 from random import Random
 from statistics import fmean
 from typing import Any
 
 from magistral.engines.base import Begun
-from magistral.errors import RunFailed
 from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
 from magistral.pipeline.forecast import MEDIAN_SHARE, N_PROMPT, SIGMA, Speeds
-from magistral.pipeline.loop import Asked, Pace, Roles, Trained, run
+from magistral.pipeline.loop import run
+from magistral.pipeline.roles import Asked, Pace, Roles, Trained
+from magistral.pipeline.virtual import VirtualGenerator, VirtualLoop
 from magistral.pipeline.waits import Waits
 from magistral.recipe import Recipe
 from magistral.recipe_train import Rl
@@ -79,7 +76,7 @@ def log_normal(median: float, sigma: float, most: int) -> Callable[[Random], int
 
 def simulate(setting: Setting) -> Forecast:
     """Raises RunFailed if nothing can go on."""
-    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_simulated(setting))
 
 
@@ -114,112 +111,10 @@ def setting_of(recipe: Recipe, rl: Rl, speeds: Speeds) -> Setting:
         pace=Pace(
             groups_per_batch=rl.n_batch // rl.group_size,
             groups_in_flight=rl.n_async // rl.group_size,
-            first_version=1,
             last_version=N_STEPS,
             max_skipped=10**6,
         ),
     )
-
-
-class _Clock(selectors.DefaultSelector):
-    """Nobody waits: time is at once where the next timer is."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise RunFailed("simulation: every loop waits for another, and no timer runs")
-        self.now += max(0.0, timeout)
-        return super().select(0)
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._clock = _Clock()
-        super().__init__(self._clock)
-
-    def time(self) -> float:
-        return self._clock.now
-
-
-class _Generator:
-    """One engine. All that it holds grows by a token with each decode step, so a completion ends at a known step."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.steps = self.cached = self.busy_s = self.filled_s = self.n_written = 0.0
-        self.writing: list[tuple[float, int, float, asyncio.Future[float]]] = []
-        """Heap of (step at which it ends, number, step at which it began, what is told its end)."""
-        self.waiting: deque[tuple[int, asyncio.Future[float]]] = deque()
-        self.switches: list[float] = []
-        """Steps at which new weights came."""
-        self._number = 0
-        self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
-        self._paused_s = 0.0
-
-    @property
-    def load(self) -> int:
-        return len(self.writing) + len(self.waiting)
-
-    def write(self, n_tokens: int) -> asyncio.Future[float]:
-        """Told, when it is written, the mean version of the weights that wrote its tokens."""
-        self.pass_time()
-        end: asyncio.Future[float] = self._loop.create_future()
-        self.waiting.append((n_tokens, end))
-        self._go_on()
-        return end
-
-    def switch(self) -> None:
-        self.pass_time()
-        self.switches.append(self.steps)
-        self._paused_s += self.setting.speeds.switch_s if self.writing else 0.0
-        self._go_on()
-
-    def _pace(self) -> tuple[float, float]:
-        """So many steps take b * steps + a * steps ** 2 seconds, since each adds to the cache what the next ones read: a, b."""
-        s, n = self.setting.speeds, len(self.writing)
-        return s.cached_s * n / 2, s.decode_s + s.row_s * n + s.cached_s * self.cached
-
-    def _steps_in(self, seconds: float) -> float:
-        a, b = self._pace()
-        return 2 * seconds / (b + sqrt(b * b + 4 * a * seconds))
-
-    def pass_time(self) -> None:
-        """What was done since it was last looked at."""
-        elapsed, self._last = self._loop.time() - self._last, self._loop.time()
-        if not self.writing:
-            return
-        self.busy_s += elapsed
-        self.filled_s += elapsed * len(self.writing) / self.setting.n_slots
-        paused, self._paused_s = min(elapsed, self._paused_s), max(0.0, self._paused_s - elapsed)
-        n = self._steps_in(elapsed - paused)
-        self.steps += n
-        self.cached += n * len(self.writing)
-        self.n_written += n * len(self.writing)
-
-    def _wake(self) -> None:
-        self.pass_time()
-        self._go_on()
-
-    def _go_on(self) -> None:
-        while self.writing and self.writing[0][0] <= self.steps + 1e-6:
-            last, _, first, end = heapq.heappop(self.writing)
-            self.cached -= self.setting.n_prompt + last - first
-            older = [s - first for s in self.switches if s > first]
-            end.set_result(len(self.switches) - sum(older) / (last - first))
-        while self.waiting and len(self.writing) < self.setting.n_slots:
-            n_tokens, end = self.waiting.popleft()
-            self._number += 1
-            heapq.heappush(self.writing, (self.steps + n_tokens, self._number, self.steps, end))
-            self.cached += self.setting.n_prompt
-        if self._timer is not None:
-            self._timer.cancel()
-        if self.writing:
-            a, b = self._pace()
-            steps = max(0.0, self.writing[0][0] - self.steps)
-            self._timer = self._loop.call_later(self._paused_s + b * steps + a * steps**2, self._wake)
 
 
 @dataclass
@@ -228,7 +123,7 @@ class _Workers:
 
     setting: Setting
     random: Random
-    generators: list[_Generator]
+    generators: list[VirtualGenerator]
     n_failed: int = 0
     trainer_s: float = 0.0
     verifier_s: float = 0.0
@@ -312,9 +207,13 @@ class _Workers:
 
 
 async def _simulated(setting: Setting) -> Forecast:
-    generators = [_Generator(setting) for _ in range(setting.n_generators)]
+    generators = [
+        VirtualGenerator(setting.speeds, n_slots=setting.n_slots, n_prompt=setting.n_prompt) for _ in range(setting.n_generators)
+    ]
     workers = _Workers(setting, Random(setting.seed), generators)
-    await run(_ask(setting.group_size), Roles(workers, workers, workers), workers, pace=setting.pace, waits=Waits())
+    await run(
+        _ask(setting.group_size), Roles(workers, workers, workers), workers, version=1, pace=lambda: setting.pace, waits=Waits()
+    )
     (start, before), (end, after) = workers.ends[0], workers.ends[-1]
     seconds = end - start
     return Forecast(
@@ -341,7 +240,7 @@ def _micro_batches(lengths: Sequence[int], limit: int) -> list[int]:
 def _ask(group_size: int) -> Iterator[Asked]:
     problem, ordinal = Problem(id="simulated", question="", reference=""), 0
     while True:
-        yield Asked(ordinal=ordinal, problem=problem, seeds=tuple(range(group_size)))
+        yield Asked(ordinal=ordinal, problem=problem, seeds=tuple(range(group_size)), max_tokens=0)
         ordinal += 1
 
 

@@ -8,11 +8,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from magistral.errors import DiscFull
 from magistral.log import write_atomically
 
 EVERY_S = 1.0
@@ -60,8 +61,9 @@ class Waits:
         known = {"waits": list(self._open.copy().values()), "workers": self.workers.copy(), "faults": list(self.faults)}
         text = json.dumps(known, indent=1) + "\n"
         if self.file is not None and text != self._last:
-            write_atomically(self.file, text)
-            self._last = text
+            with suppress(DiscFull):  # the run's own files come first, and what meets a full disc there says so
+                write_atomically(self.file, text)
+                self._last = text
 
     def _write_on(self) -> None:
         while not self._end.wait(EVERY_S):

@@ -22,8 +22,8 @@ from magistral.engines.base import Request
 from magistral.flow import Completion, Scored
 from magistral.pipeline.broadcast import Arrays, OtherWeights, Seal, pack, unpack
 from magistral.pipeline.growing import Growth, Writer
-from magistral.pipeline.loop import Trained
 from magistral.pipeline.make import Ingredients
+from magistral.pipeline.roles import Trained
 from magistral.pipeline.runtime_inline import InlineVerifier
 from magistral.trainer.ranks import ALONE, free_address, joined
 

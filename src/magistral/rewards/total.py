@@ -51,7 +51,8 @@ class Scorer:
     def _reward(self, completion: Completion, trace: Trace, verdict: Verdict) -> Reward:
         w = self.weights
         right = is_correct(verdict)
-        penalty = length_penalty(len(completion.tokens), l_max=w.l_max, l_cache=w.l_cache, most=w.length)
+        l_max = completion.l_max or w.l_max
+        penalty = length_penalty(len(completion.tokens), l_max=l_max, l_cache=w.l_cache, most=w.length)
         consistent, why = language_consistency(completion.problem, trace)
         return Reward(
             format=w.format,
@@ -61,7 +62,7 @@ class Scorer:
             reasons=(
                 f"format {w.format:g}: one pair of marks, an answer after it",
                 f"correctness {w.correctness if right else 0:g}: {verdict.reason}",
-                f"length {penalty:g}: {len(completion.tokens)} tokens, free up to {w.l_max - w.l_cache}",
+                f"length {penalty:g}: {len(completion.tokens)} tokens, free up to {l_max - w.l_cache}",
                 f"language {w.language if consistent else 0:g}: {why}",
             ),
         )

@@ -22,7 +22,16 @@ class Curve:
     points: Sequence[tuple[int, float]]
 
 
-def chart(curves: Sequence[Curve], *, label: str, along: str = "step") -> Markup:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """An upright line: something that happened after a step. Its name stands beside it, all of it in its title."""
+
+    step: int
+    name: str
+    title: str
+
+
+def chart(curves: Sequence[Curve], *, label: str, along: str = "step", marks: Sequence[Mark] = ()) -> Markup:
     """Axes with ticks, a line a curve, and at each point a title that names step and value. Empty if there is no point.
 
     `along`: what is counted from left to right."""
@@ -34,6 +43,7 @@ def chart(curves: Sequence[Curve], *, label: str, along: str = "step") -> Markup
     x = _Scale(min(steps), max(steps), _LEFT, _WIDTH - _RIGHT)
     y = _Scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
     body = [_grid(y, y_ticks), _steps(x, min(steps), max(steps)), _labels(label, along)]
+    body += [_mark(mark, x(mark.step)) for mark in marks if min(steps) <= mark.step <= max(steps)]
     body += [_line(curve, i, x, y, along) for i, curve in enumerate(curves) if curve.points]
     legend = _legend([c.name for c in curves]) if len(curves) > 1 else Markup("")
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
@@ -85,6 +95,13 @@ def _labels(label: str, along: str) -> Markup:
         '<text class="axis" x="{}" y="{}" text-anchor="end">{}</text><text class="axis turned" x="{}" y="14" '
         'text-anchor="middle" transform="rotate(-90)">{}</text>'
     ).format(_WIDTH - _RIGHT, _HEIGHT - 6, along, -(_HEIGHT - _BOTTOM + _TOP) / 2, label)
+
+
+def _mark(mark: Mark, x: float) -> Markup:
+    return Markup(
+        '<g class="mark"><title>after step {}: {}</title><line x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<text transform="rotate(-90)" x="{}" y="{}" text-anchor="end">{}</text></g>'
+    ).format(mark.step, mark.title, x, x, _TOP, _HEIGHT - _BOTTOM, -_TOP - 2, x - 4, mark.name)
 
 
 def _line(curve: Curve, index: int, x: _Scale, y: _Scale, along: str) -> Markup:

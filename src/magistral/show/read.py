@@ -67,6 +67,8 @@ class Run:
     """run.json."""
     metrics: tuple[tuple[int, dict[str, float]], ...]
     """(step, values), oldest first."""
+    notes: tuple[tuple[int, str], ...]
+    """(step, what is said of it), as where a stage began."""
     evaluation: dict[str, Any]
     """eval.json; empty if there is none."""
     kept: tuple[Kept, ...]
@@ -112,12 +114,13 @@ def _read(path: Path) -> Run:
         file = path / "eval.json"
         evaluation = read_object(file) if file.exists() else {}
         metrics = tuple((line["step"], _numbers(line["values"])) for line in lines)
+        notes = tuple((line["step"], str(line["note"])) for line in lines if "note" in line)
         if lines:
             info["last_seen"] = lines[-1].get("time", 0)
         _require_kinds(info)
         run = Run(
             name=path.resolve().name, stage=str(info.get("stage", "")), state=folder.state, info=info,
-            metrics=metrics, evaluation=evaluation, kept=kept,
+            metrics=metrics, notes=notes, evaluation=evaluation, kept=kept,
         )  # fmt: skip
         _ = run.scores, run.families  # a broken one is told here, not in the middle of a view
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:

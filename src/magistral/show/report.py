@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from magistral.show.chart import Curve, chart
+from magistral.show.chart import Curve, Mark, chart
 from magistral.show.page import render_page, write_page
 from magistral.show.read import PARTS, Kept, Run, before_and_after, mean_parts
 from magistral.show.words import maj_name, row_name
@@ -79,9 +79,10 @@ def chosen(completions: Sequence[Shown]) -> tuple[list[Shown], int]:
 
 def _charts(run: Run) -> list[Markup]:
     drawn = []
+    marks = [Mark(step=step, name=note.partition(":")[0], title=note) for step, note in run.notes]
     for label, names in _CHARTS.get(run.stage, {}).items():
         curves = [Curve(name=n.removeprefix("reward/"), points=points) for n in names if (points := run.series(n))]
-        drawn.append(chart(curves, label=label))
+        drawn.append(chart(curves, label=label, marks=marks))
     return [svg for svg in drawn if svg]
 
 

@@ -65,6 +65,8 @@ def _show_one(run: Run, console: Console) -> None:
         return
     if run.metrics:
         console.print(_curves(run))
+    for step, note in run.notes:
+        console.print(Text(f"after step {step}: {visible(note)}", style="dim"))
     if run.scores:
         console.print(_scores([run]))
     last = [k for k in run.kept if k.step == run.kept[-1].step]

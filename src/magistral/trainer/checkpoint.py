@@ -14,6 +14,8 @@ from typing import Any
 from magistral.errors import RunFolderError
 from magistral.log import RunFolder, require_space, write_atomically
 from magistral.models.load import save_model
+from magistral.models.sizes import Sizes
+from magistral.recipe_train import Training
 from magistral.text.tokens import Tokenizer
 from magistral.trainer.trainer import Trainer
 
@@ -23,9 +25,9 @@ def checkpoints(run: RunFolder) -> list[Path]:
     return sorted(run.checkpoints.glob("step-*"))
 
 
-def n_bytes(trainer: Trainer) -> int:
-    """Of a checkpoint: the model, and what is trained with the optimizer's two moments, all in float32."""
-    return sum(p.numel() for p in trainer.model.parameters()) * 4 + sum(p.numel() for p in trainer.trained.values()) * 12
+def checkpoint_bytes(sizes: Sizes, training: Training) -> int:
+    """The model, and what is trained with the optimizer's two moments, all in float32."""
+    return 4 * sizes.n_parameters + 12 * sizes.n_trained(training.lora)
 
 
 def save_trainer(folder: Path, trainer: Trainer, tokenizer: Tokenizer) -> None:
@@ -40,7 +42,7 @@ def save_trainer(folder: Path, trainer: Trainer, tokenizer: Tokenizer) -> None:
 
 def save_checkpoint(run: RunFolder, trainer: Trainer, tokenizer: Tokenizer, state: Mapping[str, Any]) -> None:
     """`state`: its `step`, and what else the caller needs to go on, as JSON. Raises DiscFull before anything is written."""
-    with run.new_checkpoint(state["step"], n_bytes(trainer)) as partial:
+    with run.new_checkpoint(state["step"], checkpoint_bytes(trainer.model.sizes, trainer.training)) as partial:
         save_trainer(partial, trainer, tokenizer)
         write_atomically(partial / "state.json", json.dumps(state) + "\n")
 
@@ -49,7 +51,7 @@ def restore_newest(run: RunFolder, trainer: Trainer) -> dict[str, Any] | None:
     """Its state; None where there is no checkpoint. Metrics and traces of later steps are forgotten.
 
     Raises RunFolderError where it cannot be read or is of another recipe, DiscFull where the next one would not fit."""
-    require_space(run.path, n_bytes(trainer))
+    require_space(run.path, checkpoint_bytes(trainer.model.sizes, trainer.training))
     found = checkpoints(run)
     if not found:
         run.forget_after(0)

@@ -80,6 +80,7 @@ def read_problems(layout: Layout, family: str = "") -> Iterator[Problem]:
             id=_text(row, "id") or f"{family or stem_of(layout.path)}-{ordinal}",
             question=needed(row, layout.question), reference=needed(row, layout.reference), kind=kind,
             family=_text(row, "family") or family, language=_text(row, "language") or layout.language,
+            pool=family,
         )  # fmt: skip
 
 

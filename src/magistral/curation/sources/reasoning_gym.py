@@ -81,7 +81,7 @@ class _Draws:
         for _ in range(n):
             question, reference = self._next_unseen(seen)
             seen.add(question)
-            yield Problem(id=f"{name}-{ordinals[name]}", question=question, reference=reference, family=name)
+            yield Problem(id=f"{name}-{ordinals[name]}", question=question, reference=reference, family=name, pool=name)
             ordinals[name] += 1
 
     def _next_unseen(self, seen: set[str]) -> tuple[str, str]:
