@@ -13,8 +13,8 @@ from magistral.engines.base import Engine, Request, Written
 from magistral.eval.run import ask_and_judge
 from magistral.eval.scores import scores
 from magistral.flow import Problem, Scored
-from magistral.pipeline.growing import completion_of
 from magistral.pipeline.curriculum import seed_of
+from magistral.pipeline.growing import completion_of
 from magistral.recipe import Recipe
 from magistral.recipe_train import Best
 
