@@ -53,7 +53,7 @@ def test_nothing_to_judge_says_what_to_give() -> None:
 def test_a_kind_that_there_is_not_is_named_with_the_nearest() -> None:
     ran = magistral("grade", "--kind", "maths", "--reference", "5", "--answer", "5")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("magistral: error: --kind maths: did you mean 'math'?")
+    assert ran.stderr.startswith("magistral: error: --kind: no kind named 'maths'; did you mean 'math'?")
 
 
 def test_a_grader_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,8 @@ def test_a_run_learns_through_vllm_as_it_does_through_the_native_engine(serve: S
     assert any(len(set(row["versions"])) > 1 for row in rows)  # in flight
     assert all(row["versions"] == sorted(row["versions"]) for row in rows)
     values = [m["values"] for m in read_run(tmp_path / "vllm").metrics()]
-    assert all(v["gap0/ratio_mean"] == pytest.approx(1, abs=0.01) for v in values if "gap0/ratio_mean" in v)
+    ratios = [v["gap0/ratio_mean"] for v in values if "gap0/ratio_mean" in v]
+    assert ratios == pytest.approx([1] * len(ratios), abs=0.05)  # the cache of what was written before new weights is kept
 
 
 def test_held_out_problems_are_asked_where_the_recipe_says(serve: Serve, tmp_path: Path) -> None:

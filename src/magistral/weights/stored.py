@@ -35,10 +35,12 @@ class Stored:
     def chunks(self, n_heads: int = 0) -> Iterator[Bytes]:
         """[R, bytes of a row] in our order, whole heads at a time where the file's order differs or `n_heads` asks for it.
 
-        A vector is a column. Raises ModelError where the file ends too early."""
+        A vector is a column. Raises ModelError where the file ends too early, or heads do not fit."""
         n_rows = self.shape[0]
         size = self.n_bytes // n_rows if n_rows else 0
         heads = self.n_heads or n_heads
+        if heads and n_rows % heads:
+            raise ModelError(f"{self.file}: {self.name} has {n_rows} rows, which cannot be shared by {heads} heads")
         unit = n_rows // heads if heads else 1
         step = max(1, CHUNK_BYTES // max(1, size * unit)) * unit
         with self.file.open("rb") as file:

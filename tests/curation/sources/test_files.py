@@ -57,8 +57,10 @@ def test_columns_of_their_own_names_go_before_the_layout_and_a_list_is_kept_as_j
     rows = [{"id": 7, "kind": "code", "family": "echo", "language": "fr", "task": "Répète.", "tests": tests}]
     layout = Layout(path=written(tmp_path / "a.jsonl", rows), question="task", reference="tests")
     assert list(read_problems(layout, "mine")) == [
-        Problem(id="7", question="Répète.", reference=json.dumps(tests), kind="code", family="echo", language="fr")
-    ]
+        Problem(
+            id="7", question="Répète.", reference=json.dumps(tests), kind="code", family="echo", language="fr", pool="mine"
+        )
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
