@@ -42,7 +42,7 @@ class Stored:
         if heads and n_rows % heads:
             raise ModelError(f"{self.file}: {self.name} has {n_rows} rows, which cannot be shared by {heads} heads")
         unit = n_rows // heads if heads else 1
-        step = max(1, CHUNK_BYTES // max(1, size * unit)) * unit
+        step = max(1, CHUNK_BYTES // max(1, size * unit)) * max(1, unit)
         with self.file.open("rb") as file:
             file.seek(self.offset)
             for start in range(0, n_rows, step):
