@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +33,20 @@ def test_exponentials_beyond_what_a_float_holds_neither_overflow_nor_hide_what_i
     assert x[:2] == pytest.approx([2**-126, 2**-126])
     assert x[2] == 2.0**126
     assert np.isnan(x[3])
+
+
+FIRST_USE = """
+import numba, torch
+from magistral.engines.native import kernels
+torch.set_num_threads(1)
+kernels.use_torch_threads()
+print(torch.get_num_threads(), numba.get_num_threads())
+"""
+
+
+def test_torch_keeps_to_its_threads_when_numba_starts_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.parametrize("whole", [True, False])
