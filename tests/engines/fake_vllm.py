@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -180,9 +181,11 @@ class FakeVllm:
 class NativeVllm(FakeVllm):
     """One whose model is ours."""
 
-    def __init__(self, engine: NativeEngine) -> None:
-        super().__init__(pace_s=0)
+    def __init__(self, engine: NativeEngine, *, pace_s: float = 0.01) -> None:
+        """`pace_s`: between two steps, slow enough that new weights find completions half written."""
+        super().__init__(pace_s=pace_s)
         self.engine = engine
+        self.last_step = 0.0
         self.labels = {0: self.label}
         self.grown: dict[object, Written] = {}
 
@@ -210,7 +213,9 @@ class NativeVllm(FakeVllm):
             while True:  # until its reader has what it asked for
                 while self.paused:
                     await asyncio.sleep(0)
-                self.grown |= {w.request.key: w for w in [*self.engine.step(), *self.engine.partial()]}
+                if time.monotonic() >= self.last_step + self.pace_s:
+                    self.grown |= {w.request.key: w for w in [*self.engine.step(), *self.engine.partial()]}
+                    self.last_step = time.monotonic()
                 written = self.grown.get(key)
                 while written is not None and n < len(written.tokens):
                     yield Token(written.tokens[n], written.logprobs[n], self.labels[written.versions[n]])

