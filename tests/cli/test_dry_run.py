@@ -14,8 +14,12 @@ from magistral.errors import UserError
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-@pytest.mark.parametrize("name", ["small_rl", "medium_rl", "medium_rl_1", "medium_rl_2", "medium_rl_3"])
-def test_each_recipe_for_the_24b_fits_256_gpus_of_80_gb(name: str, tmp_path: Path) -> None:
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("medium_rl", "medium_rl_1")]
+
+
+@pytest.mark.parametrize("name", ["small_rl", "medium_rl_2", "medium_rl_3", *LONG])
+def test_each_recipe_for_the_24b_fits_256_gpus_of_80_gb(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magistral.pipeline.simulate.N_STEPS", 2)  # a step to measure: what it says is tested with the simulation
     result = CliRunner().invoke(app, ["rl", str(RECIPES / f"{name}.toml"), "--dry-run"])
     assert result.exit_code == 0, result.output
     resolved, _, told = result.output.partition("# Mistral-Small")

@@ -281,10 +281,10 @@ def test_first_paint_is_quick_and_a_long_trace_keeps_few_frames_late(page: Page)
           for (let i = 0; i < 2000; i++) growing.push(`step ${i}: 17 * 20 = 340, so we go on and on.\\n\\n`);
           await new Promise(requestAnimationFrame);
           await new Promise(requestAnimationFrame);
-          const first = root.firstChild;
+          const first = root.firstChild, early = root.children.length;
           growing.push('the end');
-          growing.finish();
-          return [root.children.length, first === root.firstChild];
+          await new Promise((drawn) => { growing.drawn = drawn; growing.finish(); });
+          return [early < 2001, root.children.length, first === root.firstChild];
         }"""
     )
-    assert blocks == [2001, True], "what is finished is not drawn again"
+    assert blocks == [True, 2001, True], "drawn in slices, and what is finished is not drawn again"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tomli_w
 import typer
 
+from magistral.cli.wiring import progress
 from magistral.recipe import Recipe
 from magistral.recipe_train import Rl
 
@@ -92,9 +93,10 @@ def _print_one(title: str, memory: Memory) -> None:
 
 def _print_forecast(recipe: Recipe, rl: Rl, sizes: Sizes, gpu: Gpu) -> None:
     from magistral.pipeline.forecast import speeds_of
-    from magistral.pipeline.simulate import bottleneck, setting_of
+    from magistral.pipeline.simulate import N_SIMULATED, bottleneck, setting_of
 
-    found, what, gains = bottleneck(setting_of(recipe, rl, speeds_of(sizes, gpu, recipe.runtime, rl)))
+    with progress("simulating", N_SIMULATED) as advance:
+        found, what, gains = bottleneck(setting_of(recipe, rl, speeds_of(sizes, gpu, recipe.runtime, rl)), advance)
     typer.echo(_told(found, rl))
     typer.echo(f"# what limits it: {what} (twice as fast: {gains[what]:.2f} times the tokens a second)")
 

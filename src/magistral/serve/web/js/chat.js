@@ -1,6 +1,7 @@
 // The chat: what is on the page, what is being written, and what of it is kept.
 
 import * as api from "./api.js";
+import { drawWithin } from "./growing.js";
 import { t } from "./i18n.js";
 import { Answer, button, element, question } from "./message.js";
 import { Tree } from "./tree.js";
@@ -33,6 +34,11 @@ export function start() {
   $("search").addEventListener("input", () => {
     clearTimeout(pause);
     pause = setTimeout(list, 150);
+  });
+  drawWithin((draw) => {
+    const atEnd = nearEnd() && (running || !document.querySelector(".thinking[open]")); // a kept trace is read from its start
+    draw();
+    if (atEnd) follow();
   });
   list();
   show(tree);
@@ -132,12 +138,10 @@ async function answer(asked, { flash = $("flash").checked } = {}) {
   busy(false);
   if (here === tree) afterwards(view, node);
   $("status").textContent = node.about.failed ? t("failed", { why: node.about.failed }) : t(node.about.stopped ? "stopped" : "done");
-  follow();
   await keep(here);
 }
 
 function take(view, data) {
-  const atEnd = nearEnd();
   const { about } = view.node;
   if (data.usage) about.usage = data.usage;
   if (data.magistral) about.magistral = data.magistral;
@@ -147,7 +151,6 @@ function take(view, data) {
     if (finish) about.finish = finish;
   }
   $("answer-now").hidden = view.node.text !== "" || !view.node.thinking;
-  if (atEnd) requestAnimationFrame(follow);
 }
 
 const nearEnd = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight < 80;

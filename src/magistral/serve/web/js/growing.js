@@ -3,35 +3,70 @@
 import { load, loaded, render } from "./markdown.js";
 
 const LONGEST = 6000; // characters of a block without an empty line, after which it is cut at a line
+const SLICE_MS = 12; // of a frame, for drawing: a long text takes several, and the page answers between them
+const undrawn = new Set();
+let around = (draw) => draw();
+
+// What is to happen around each drawing: `wrap` calls the function that it is given.
+export function drawWithin(wrap) {
+  around = wrap;
+}
+
+function drawSoon(text) {
+  if (!undrawn.size) requestAnimationFrame(drawSlice);
+  undrawn.add(text);
+}
+
+function drawSlice() {
+  const until = performance.now() + SLICE_MS;
+  around(() => {
+    for (const text of undrawn) if (text.draw(until)) undrawn.delete(text);
+  });
+  if (undrawn.size) requestAnimationFrame(drawSlice);
+}
 
 export class Growing {
-  constructor(element, copy) {
+  constructor(element, copy, drawn = () => {}) {
     this.element = element;
     this.copy = copy;
+    this.drawn = drawn; // called when all of a text that is done has been drawn
     this.text = "";
-    this.tail = "";
+    this.restart();
+  }
+
+  restart() {
+    this.element.replaceChildren();
+    this.blocks = []; // finished and not drawn yet
+    this.tail = this.text;
     this.last = null;
-    this.at = 0; // where in the text the block begins that is being written
-    this.waiting = false;
+    this.at = 0; // where in the text the block begins that is drawn next
   }
 
   push(text) {
     this.text += text;
     this.tail += text;
-    if (this.waiting) return;
-    this.waiting = true;
-    requestAnimationFrame(() => this.draw());
+    drawSoon(this);
   }
 
-  draw(all = false) {
-    this.waiting = false;
+  finish() {
+    this.done = true;
+    drawSoon(this);
+  }
+
+  // What there is time for; true if nothing is left.
+  draw(until) {
     if (!loaded()) load().then(() => this.again());
-    const blocks = cut(this.tail);
-    const rest = blocks.pop();
-    for (const block of blocks) this.show(block, true);
-    this.tail = rest;
-    if (rest.trim()) this.show(rest, all);
-    if (all) this.tail = "";
+    this.blocks.push(...cut(this.tail));
+    this.tail = this.blocks.pop();
+    if (this.done && this.tail.trim()) this.blocks.push(this.tail);
+    if (this.done) this.tail = "";
+    while (this.blocks.length) {
+      if (performance.now() > until) return false;
+      this.show(this.blocks.shift(), true);
+    }
+    if (this.tail.trim()) this.show(this.tail, false);
+    if (this.done) this.drawn();
+    return true;
   }
 
   show(text, finished) {
@@ -48,20 +83,11 @@ export class Growing {
     return [...this.element.children].filter((block) => block.at <= place).pop();
   }
 
-  finish() {
-    this.done = true;
-    this.draw(true);
-  }
-
   again() {
     if (this.drawnWith) return; // once, when the modules have come
     this.drawnWith = true;
-    this.element.replaceChildren();
-    this.last = null;
-    this.at = 0;
-    this.tail = this.text;
-    this.draw(this.done);
-    this.redrawn?.();
+    this.restart();
+    drawSoon(this);
   }
 }
 

@@ -31,7 +31,7 @@ export class Answer {
     this.text = element("div", { className: "md" });
     this.notes = element("div");
     this.element = element("li", { className: "assistant" }, this.fold, this.text, this.notes, tools());
-    this.growing = { thinking: new Growing(this.thinking, t("copy")), text: new Growing(this.text, t("copy")) };
+    this.growing = { thinking: new Growing(this.thinking, t("copy"), () => this.mark()), text: new Growing(this.text, t("copy")) };
   }
 
   think(text) {
@@ -73,8 +73,6 @@ export class Answer {
     this.growing.text.finish();
     this.label();
     this.notes.replaceChildren(...notesOf(this.node));
-    this.growing.thinking.redrawn = () => this.mark();
-    this.mark();
   }
 
   // Each checked step in the margin beside it. The server counts characters, the browser halves of some.
