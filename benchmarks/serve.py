@@ -1,6 +1,6 @@
-"""What the server costs on top of its engine, what others serve on the same model, what Flash gains, what idle streams cost.
+"""What the server costs on top of its engine, what others serve on the same model, what Flash gains, what idle streams and replicas cost.
 
-    .venv/bin/python benchmarks/serve.py [--rounds 2] [--only server|others|flash|idle] [--peers PYTHON]
+    .venv/bin/python benchmarks/serve.py [--rounds 2] [--only PART] [--peers PYTHON]
 
 SmolLM2-135M on the CPU, one torch thread each. The load comes from this process, the servers have their own; the engine alone
 and the server around it take turns, and the best round of each counts. Others, where they are installed: `transformers serve`
@@ -272,6 +272,16 @@ def measure_flash(folder: str) -> dict[str, float]:
     return {**said, "ratio": round(said["flash_tokens_per_s"] / said["plain_tokens_per_s"], 2)}
 
 
+def measure_replica(folder: str) -> dict[str, float]:
+    """Milliseconds a token of one client, with the engine in the server's process and as one of two actors of Ray."""
+    took = {}
+    for name, options in (("inside", ()), ("replica", ("--replicas", "2", "--threads", "2"))):
+        with ours(folder, *options) as server:
+            asyncio.run(load(server, 1))
+            took[f"{name}_ms"] = min(1000 / asyncio.run(load(server, 1))["tokens_per_s"] for _ in range(5))
+    return {name: round(ms, 2) for name, ms in {**took, "added_ms": took["replica_ms"] - took["inside_ms"]}.items()}
+
+
 async def waiting(client: httpx.AsyncClient) -> float:
     text = (await client.get("/metrics")).text
     return float(text.split('magistral_waiting{model="smollm2"} ')[1].split()[0])
@@ -306,7 +316,7 @@ def measure_idle(folder: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=["server", "others", "flash", "idle"], help="only this; printed, not kept")
+    parser.add_argument("--only", choices=["server", "others", "flash", "idle", "replica"], help="only this; printed, not kept")
     parser.add_argument("--peers", metavar="PYTHON", default=sys.executable, help="of an environment that has the others")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -320,6 +330,7 @@ def main() -> None:
             "others": lambda: measure_others(folder, arguments.peers),
             "flash": lambda: measure_flash(folder),
             "idle": lambda: measure_idle(folder),
+            "replica": lambda: measure_replica(folder),
         }
         result: dict[str, Any] = {}
         for name, measure in measures.items():
