@@ -1,4 +1,4 @@
-"""What the server costs on top of its engine, what others serve on the same model, what Flash gains, what idle streams and replicas cost.
+"""What the server costs on top of its engine, what others serve on the same model, Flash, idle streams, replicas.
 
     .venv/bin/python benchmarks/serve.py [--rounds 2] [--only PART] [--peers PYTHON]
 
