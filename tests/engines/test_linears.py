@@ -9,6 +9,7 @@ from torch import Tensor
 from magistral.engines.native.cache import Cache, Span, grown
 from magistral.engines.native.engine import NativeEngine
 from magistral.engines.native.linears import Form, Int8Matrix
+from magistral.engines.native.smooth import factors_of
 from tests.engines.native import Tiny, ask, finish, full_logprobs, new_engine
 
 
@@ -32,7 +33,43 @@ def test_8_bit_weights_are_near_float_and_new_ones_are_packed_again(changes: dic
         exact, rounded = engine_logprobs(new_engine(model), tokens), engine_logprobs(engine, tokens)
         kl = (exact.exp() * (exact - rounded)).sum(-1).mean()
         assert 0 < kl < 0.01
-    assert torch.equal(engine_logprobs(engine, tokens), engine_logprobs(new_engine(new, weights="int8"), tokens))
+    again = new_engine(old, weights="int8")
+    again.load(dict(new.named_parameters()), version=1)
+    assert torch.equal(engine_logprobs(engine, tokens), engine_logprobs(again, tokens))
+
+
+def test_channels_moved_into_the_weights_that_read_them_leave_the_model_as_it_was(tiny: Tiny) -> None:
+    model = tiny(seed=1, family="qwen3", qk_norm=True, tied=False)
+    tokens = torch.arange(40)[None]
+    before = engine_logprobs(new_engine(model), tokens)
+    with torch.no_grad():
+        for name, factors in factors_of(model).items():
+            weight = model.get_parameter(name)
+            for factor in factors:
+                weight.mul_(factor)
+    assert torch.allclose(engine_logprobs(new_engine(model), tokens), before, atol=1e-4)
+
+
+def test_channels_that_are_large_everywhere_do_not_drown_the_rest_in_8_bits(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(seed=1, tied=False)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("layernorm.weight") or name == "norm.weight":
+                weight[:2] *= 100
+            elif name.endswith(
+                ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight", "head.weight")
+            ):
+                weight[:, :2] /= 100
+    tokens = torch.arange(40)[None]
+    exact = engine_logprobs(new_engine(model), tokens)
+
+    def cost() -> float:
+        rounded = engine_logprobs(new_engine(model, weights="int8"), tokens)
+        return float((exact.exp() * (exact - rounded)).sum(-1).mean())
+
+    smooth = cost()
+    monkeypatch.setattr("magistral.engines.native.quick.factors_of", lambda _: {})
+    assert smooth < 0.01 < 0.1 < cost()
 
 
 def test_what_8_bit_weights_record_is_near_what_float_would(tiny: Tiny) -> None:
@@ -62,13 +99,14 @@ def test_new_numbers_for_one_of_several_matrices_that_are_multiplied_as_one(weig
     sizes = {"family": "qwen2", "attention_bias": True, "dim": 256, "hidden_dim": 320}  # large enough to be packed
     old, new = tiny(seed=1, **sizes), tiny(seed=2, **sizes)
     changed = {n: p for n, p in new.named_parameters() if n.endswith(("q_proj.weight", "v_proj.bias", "up_proj.weight"))}
-    engine = new_engine(old, weights=weights)
+    engine, whole = new_engine(old, weights=weights), new_engine(old, weights=weights)
     engine.submit(ask(1, 2, n=3))
     finish(engine)
     engine.load(changed, version=1)
     old.load_state_dict(changed, strict=False)
+    whole.load(dict(old.named_parameters()), version=1)
     tokens = torch.arange(40)[None]
-    expected = engine_logprobs(new_engine(old, weights=weights), tokens)
+    expected = engine_logprobs(whole, tokens)
     assert torch.allclose(engine_logprobs(engine, tokens), expected, atol=1e-4)
     assert len(changed) == 6
 

@@ -15,6 +15,10 @@ SMALL = 2**16
 """Weights below which oneDNN takes longer to be called than to compute (chosen: 128 x 384 are, 576 x 576 are not)."""
 
 
+SEVEN_BITS = not torch.cpu.get_capabilities().get("avx512_vnni", False)
+"""Of an input, instead of eight: without this instruction, sums of two products of 8 bits are cut off at 16 bits."""
+
+
 class Matrix:
     """Numbers [O, I] behind a product; how they are held is the form's. Matrices that read the same input are one."""
 
@@ -73,7 +77,7 @@ class Int8Matrix(Matrix):
         return weight.dequantize()
 
     def product(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, False)  # noqa: FBT003 - no reduce_range: 7 bits lose more
+        out: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, SEVEN_BITS)
         return out
 
 

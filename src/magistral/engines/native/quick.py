@@ -21,6 +21,7 @@ from torch import Tensor
 from magistral.engines.native import kernels
 from magistral.engines.native.cache import Cache, Span
 from magistral.engines.native.linears import Form, Matrix, matrix
+from magistral.engines.native.smooth import Factors, factors_of
 from magistral.models.transformer import Transformer
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -48,7 +49,8 @@ class Quick:
         self.device = torch.device("cpu")
         self._homes: dict[str, tuple[Matrix | Array, int]] = {}
         """Of every weight by its name: what holds it, from which line on."""
-        self._named = {name: weight.detach().float() for name, weight in model.named_parameters(remove_duplicate=False)}
+        self._factors: Factors = factors_of(model) if form == "int8" else {}
+        self._named = {name: self._own(name, weight) for name, weight in model.named_parameters(remove_duplicate=False)}
         self.layers = [self._layer(f"layers.{i}.", form) for i in range(self.sizes.n_layers)]
         self.embedding, self.norm = self._vector("embed_tokens.weight"), self._vector("norm.weight")
         self.head = self._matrix(["lm_head.weight"], form)
@@ -88,19 +90,26 @@ class Quick:
             self._homes[name] = (home, start)
             start += len(weight)
 
+    def _own(self, name: str, weight: Tensor) -> Tensor:
+        weight = weight.detach().float().cpu()
+        for factor in self._factors.get(name, ()):
+            weight = weight * factor
+        return weight
+
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Those that changed; a matrix of several is packed once."""
         if self.sizes.tied and "embed_tokens.weight" in weights:
             weights = {**weights, "lm_head.weight": weights["embed_tokens.weight"]}
         parts: defaultdict[int, list[tuple[int, Tensor]]] = defaultdict(list)
         matrices: dict[int, Matrix] = {}
-        for name, weight in weights.items():
+        for name, new in weights.items():
             home, start = self._homes[name]
+            weight = self._own(name, new)
             if isinstance(home, Matrix):
                 matrices[id(home)] = home
                 parts[id(home)].append((start, weight))
             else:
-                home.reshape(-1, *weight.shape[1:])[start : start + len(weight)] = weight.detach().float().cpu().numpy()
+                home.reshape(-1, *weight.shape[1:])[start : start + len(weight)] = weight.numpy()
         for key, home in matrices.items():
             home.renew(parts[key])
 
