@@ -51,12 +51,13 @@ def written_pairs() -> list[Row]:
     ]
 
 
+_THOUSANDS = re.compile(r",(?:\\!)?\d{3}(?!\d)")
 REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("itself", lambda r: r),
     ("other fractions and brackets", lambda r: r.replace("\\frac", "\\dfrac").replace("\\left", "").replace("\\right", "")),
     ("dollars around it", lambda r: f"${r}$"),
-    ("spaces within", lambda r: re.sub(r",(?!\d{3}(?!\d))", ", ", r).replace("=", " = ").replace("+", " + ")),
-    ("a final point", lambda r: f"{r}."),
+    ("spaces within", lambda r: (r if _THOUSANDS.search(r) else r.replace(",", ", ")).replace("=", " = ").replace("+", " + ")),
+    ("a final point", lambda r: r if r.endswith(".") else f"{r}."),
     ("an integer as a fraction", lambda r: f"\\frac{{{2 * int(r)}}}{{2}}" if r.lstrip("-").isdecimal() and r.isascii() else r),
     ("roots and fractions without braces", lambda r: re.sub(r"\\(sqrt|frac)\{(\d)\}(?:\{(\d)\})?", r"\\\1 \2 \3", r)),
 )

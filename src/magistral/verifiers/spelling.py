@@ -74,7 +74,7 @@ def normalise(text: str) -> str:
     text = plain_characters(text).replace("**", "^").replace("*", "\\cdot ")
     text = _BOLD.sub(r"\1", _DRESS.sub(" ", text))
     text = _PERCENT.sub("%", _THIN.sub("", _ENUMERATED.sub(";", _WIDE.sub(" ", text))).replace("\\%", "%"))
-    if money := _DOLLARS.fullmatch(text.strip()):
+    if money := _DOLLARS.fullmatch(_without_point(text.strip())):
         text = f"{money[1] or ''}{money[2] or money[3]}\\text{{dollars}}"
     text = text.replace("\\$", " ").replace("{,}", ",").replace("\\{\\}", "\\emptyset ")
     text = _COMMAND.sub(lambda m: _COMMANDS.get(m[1], m[0]), _FUNCTION.sub(r"\\\1", text))
@@ -85,13 +85,17 @@ def normalise(text: str) -> str:
     text = _ROOT.sub(lambda m: f"\\sqrt{{{m[1] or m[2]}}}", text)
     text = re.sub(r" {2,}", " ", _braced(text).replace("<=", r"\le ").replace(">=", r"\ge "))
     text = _unwrapped(_SPACE.sub("", text).strip().rstrip("\\ ").lstrip("= ") or text)
-    text = text[:-1] if text.endswith(".") and not text.endswith("..") else text
+    text = _without_point(text)
     text = _COORDINATES.sub("", text)
     if such := _SUCH_THAT.fullmatch(text):
         text = such[2]
     if reals := _REALS.fullmatch(text):
         return f"(-\\infty,{reals[1]})\\cup({reals[1]},\\infty)" if reals[1] else "(-\\infty,\\infty)"
     return text
+
+
+def _without_point(text: str) -> str:
+    return text[:-1] if text.endswith(".") and not text.endswith("..") else text
 
 
 def _worked_out(scaled: re.Match[str]) -> str:
