@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import pytest
 import torch
 from torch import Tensor
@@ -80,7 +82,8 @@ def test_what_8_bit_weights_record_is_near_what_float_would(tiny: Tiny) -> None:
     for written in finish(engine):
         exact = full_logprobs(model, written)[torch.arange(len(written.tokens)), torch.tensor(written.tokens)]
         gaps += (exact - torch.tensor(written.logprobs)).abs().tolist()
-    assert 0 < max(gaps) < 0.2
+    assert 0 < fmean(gaps) < 0.05
+    assert max(gaps) < 0.5
 
 
 def test_8_bit_weights_stand_a_prompt_whose_first_token_has_huge_activations() -> None:
