@@ -82,7 +82,7 @@ def test_what_8_bit_weights_record_is_near_what_float_would(tiny: Tiny) -> None:
     for written in finish(engine):
         exact = full_logprobs(model, written)[torch.arange(len(written.tokens)), torch.tensor(written.tokens)]
         gaps += (exact - torch.tensor(written.logprobs)).abs().tolist()
-    assert 0 < fmean(gaps) < 0.05
+    assert 0 < fmean(gaps) < 0.08
     assert max(gaps) < 0.5
 
 
