@@ -5,6 +5,7 @@ import { load, loaded, render } from "./markdown.js";
 const LONGEST = 6000; // characters of a block without an empty line, after which it is cut at a line
 const SLICE_MS = 12; // of a frame, for drawing: a long text takes several, and the page answers between them
 const undrawn = new Set();
+let scheduled = false;
 let around = (draw) => draw();
 
 // What is to happen around each drawing: `wrap` calls the function that it is given.
@@ -13,16 +14,24 @@ export function drawWithin(wrap) {
 }
 
 function drawSoon(text) {
-  if (!undrawn.size) requestAnimationFrame(drawSlice);
   undrawn.add(text);
+  if (!scheduled) requestAnimationFrame(drawSlice);
+  scheduled = true;
 }
 
 function drawSlice() {
-  const until = performance.now() + SLICE_MS;
-  around(() => {
-    for (const text of undrawn) if (text.draw(until)) undrawn.delete(text);
-  });
-  if (undrawn.size) requestAnimationFrame(drawSlice);
+  const until = performance.now() + SLICE_MS, texts = [...undrawn];
+  scheduled = false;
+  undrawn.clear();
+  around(() => texts.forEach((text) => drawn(text, until)));
+}
+
+function drawn(text, until) {
+  try {
+    if (!text.draw(until)) drawSoon(text);
+  } catch (error) {
+    console.error(error); // a text that cannot be drawn stops no other
+  }
 }
 
 export class Growing {
