@@ -2,7 +2,7 @@
 
 A product's inputs are rounded, too, each token in parts of its largest number, and a few channels are a hundred times as large as
 the rest (SmoothQuant, arXiv 2211.10438). Divided by s in what makes a channel, and multiplied by s in what reads it, the model is
-the same, and both are easier to round: a third to a half of the nats that 8 bits cost (`benchmarks/int8.py` has what is left).
+the same, and both are easier to round. `benchmarks/int8.py` measures the nats that 8 bits still cost.
 """
 
 from __future__ import annotations
