@@ -174,9 +174,9 @@ class _Comparison:
         return self._ask(f"{a[0]}-({a[1]})", f"{r[0]}-({r[1]})", "equation")
 
     def _single(self, a: str, r: str) -> Judged:
+        """No list, no equation: a number in some base, a quantity with a unit, a formula."""
         if same := a.replace(";", ",") == r.replace(";", ","):  # but for spaces; neither is a list or a number
             return _said(same, a, r)
-        """No list, no equation: a number in some base, a quantity with a unit, a formula."""
         if r_base := _BASE.fullmatch(r):  # chosen: the base may be left out, since the question asks for it
             a_base = _BASE.fullmatch(a)
             same = (

@@ -13,8 +13,6 @@ from torch import Tensor
 Form = Literal["float32", "int8"]
 SMALL = 2**16
 """Weights below which oneDNN takes longer to be called than to compute (chosen: 128 x 384 are, 576 x 576 are not)."""
-
-
 SEVEN_BITS = not torch.cpu.get_capabilities().get("avx512_vnni", False)
 """Of an input, instead of eight: without this instruction, sums of two products of 8 bits are cut off at 16 bits."""
 
