@@ -65,14 +65,17 @@ class LongTail(Ingredients):
         return LongTailDesk(plain.prompt_of, plain.decode, temperature=plain.temperature)
 
 
-def score(completion: Completion) -> Scored:
-    """Every group can teach."""
+def score(n_useless: int, completion: Completion) -> Scored:
+    """`n_useless`: of ten groups, whose completions are all alike."""
+    teaches = completion.group % 10 >= n_useless
     verdict = Verdict(outcome=Outcome.RIGHT, reason="")
     trace = Trace(thinking="", summary="", well_formed=True)
-    return Scored(completion=completion, trace=trace, verdict=verdict, reward=Reward(correctness=float(completion.index % 2)))
+    return Scored(
+        completion=completion, trace=trace, verdict=verdict, reward=Reward(correctness=float(teaches and completion.index % 2))
+    )
 
 
-def run(n_async: int, steps: int, seed: int) -> dict[str, float]:
+def run(n_async: int, steps: int, seed: int, n_useless: int) -> dict[str, float]:
     changes = {
         "seed": seed, "runtime.kind": "ray", "rl.n_async": n_async, "rl.n_batch": N_BATCH, "rl.n_minibatch": N_BATCH,
         "rl.group_size": GROUP, "rl.steps": steps, "rl.max_tokens": LONGEST, "rl.checkpoint_every": 1000,
@@ -82,7 +85,9 @@ def run(n_async: int, steps: int, seed: int) -> dict[str, float]:
     recipe = load_recipe(RECIPE, tuple(f"{key}={value}" for key, value in changes.items()))
     assert recipe.rl is not None
     model, tokenizer = load_recipe_model(recipe.model, seed)
-    ingredients = LongTail(recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=score)))
+    ingredients = LongTail(
+        recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=partial(score, n_useless)))
+    )
     problems = [Problem(id=str(i), question=f"{i} + 1 = ?", reference="") for i in range(64)]
     reports: list[StepReport] = []
     with (
@@ -102,23 +107,27 @@ def run(n_async: int, steps: int, seed: int) -> dict[str, float]:
 
 def broadcast(sizes: Sizes, n: int) -> dict[str, Any]:
     """Medians of `n` broadcasts after two that make the buffers."""
-    recipe = load_recipe(RECIPE, ("model.window=160",))
+    recipe = load_recipe(RECIPE, ("model.window=160", "engine.n_slots=8"))
     assert recipe.rl is not None
     _, tokenizer = load_recipe_model(recipe.model, 0)
     model = new_transformer(sizes, seed=0)
     n_bytes = sum(p.numel() for p in model.parameters()) * 4
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=4 * n_bytes + 2**28, log_to_driver=False)
-    shared = ray.put(Ingredients(recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=score))))
+    shared = ray.put(
+        Ingredients(recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=partial(score, 0))))
+    )
     trainer = ray.remote(TrainerWorker).remote(shared, 1)
-    generator = ray.remote(concurrency_groups={"load": 1})(GeneratorWorker).remote(shared, 1)
+    generator = ray.remote(concurrency_groups={"load": 1})(GeneratorWorker).remote(shared, 1, 0)
     request = Request(prompt=(5, 6, 7), seeds=tuple(range(8)), max_tokens=150, key=0)
-    ray.get(generator.write.remote([request], 1.0))
-    totals, fetches, switches = [], [], []
+    ray.get(generator.write.remote([request], 0.1))
+    totals, sent, fetches, switches = [], [], [], []
     for version in range(1, n + 3):
         writing = generator.write.remote([replace(request, key=version)], 1.5)
         start = time.perf_counter()
         seal, arrays = trainer.weights.options(num_returns=2).remote(version)
-        fetched_s, switch_s = ray.get(generator.load.options(concurrency_group="load").remote([arrays], ray.get(seal)))
+        loading = generator.load.options(concurrency_group="load").remote([arrays], ray.get(seal))
+        sent.append(time.perf_counter() - start)
+        fetched_s, switch_s = ray.get(loading)
         totals.append(time.perf_counter() - start)
         fetches.append(fetched_s)
         switches.append(switch_s)
@@ -130,7 +139,8 @@ def broadcast(sizes: Sizes, n: int) -> dict[str, Any]:
     return {
         "megabytes": n_bytes / 1e6,
         "total_s": median(totals[2:]),
-        "of_it_fetch_and_check_s": median(fetches[2:]),
+        "of_it_seal_and_send_s": median(sent[2:]),
+        "of_it_fetch_check_and_pack_s": median(fetches[2:]),
         "of_it_switch_s": median(switches[2:]),
         "decode_step_s": alone.busy_s / n_steps,
         "all_totals_s": [round(t, 3) for t in totals],

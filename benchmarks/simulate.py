@@ -125,7 +125,8 @@ def check() -> int:
     recipe = load_recipe(ROOT / "recipes" / "nano.toml", TINY)
     assert recipe.rl is not None
     parts = Ingredients(recipe, recipe.rl, *load_recipe_model(recipe.model, recipe.seed), letters)
-    speeds = measured(parts)
+    with parts.engine() as engine:
+        speeds = measured(parts, engine)
     real, lengths, n_prompt = real_run(parts)
     setting = replace(
         setting_of(recipe, recipe.rl, speeds),
@@ -140,11 +141,11 @@ def check() -> int:
     return int(abs(off) > LIMIT)
 
 
-def measured(parts: Any) -> Speeds:
+def measured(parts: Any, engine: Any) -> Speeds:
     """Of the engine and the trainer, each alone in this process."""
     from magistral.pipeline.growing import completion_of
 
-    engine, desk, learner = parts.engine(), parts.desk(), parts.learner()
+    desk, learner = parts.desk(), parts.learner()
     problem = Problem(id="probe", question="2 + 2 = ?", reference="4")
     prompt = desk.prompt_of(problem)
     rows, seconds, groups = [], [], []

@@ -93,7 +93,7 @@ def test_8_bit_weights_stand_a_prompt_whose_first_token_has_huge_activations() -
     x[:, 0] *= 1000
     scale = x.abs().amax(-1, keepdim=True)
     with torch.no_grad():
-        exact, rounded = linear(x), Int8Matrix([linear.weight]).product(x / scale) * scale
+        exact, rounded = linear(x), Int8Matrix(linear.weight).product(x / scale) * scale
     assert float((exact - rounded)[:, 1:].abs().max()) < 0.05
 
 

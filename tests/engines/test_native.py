@@ -12,6 +12,7 @@ from torch import Tensor
 
 from magistral.engines.base import Request
 from magistral.engines.native.engine import NativeEngine
+from magistral.engines.native.linears import Form
 from magistral.errors import ModelError, UserError
 from magistral.flow import Finish
 from magistral.models.transformer import Transformer
@@ -213,6 +214,29 @@ def test_new_weights_take_effect_between_two_tokens_and_the_cache_is_kept(tiny: 
     assert written.logprobs == pytest.approx([logprob for _, logprob in by_hand], abs=1e-4)
     computed_anew = full_logprobs(new, written).gather(-1, torch.tensor(written.tokens)[:, None])[:, 0]
     assert (torch.tensor(written.logprobs)[n_old:] - computed_anew[n_old:]).abs().max() > 1e-3, "old keys and values count"
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_weights_that_are_only_prepared_write_nothing_yet(weights: Form, tiny: Tiny) -> None:
+    old, new = tiny(seed=1), tiny(seed=2)
+    engine = new_engine(old, weights=weights)
+    switch = engine.prepare(dict(new.named_parameters()), version=1)
+    unprepared = new_engine(old, weights=weights)
+    found = []
+    for writer in (unprepared, engine, engine):
+        writer.submit(ask(5, 9, 2))
+        found += finish(writer)
+        if len(found) == 2:
+            switch()
+    assert [set(written.versions) for written in found] == [{0}, {0}, {1}]
+    assert same(found[0], found[1])
+    assert not same(found[1], found[2])
+
+
+def test_large_weights_whose_sum_is_no_number_are_weights_still(tiny: Tiny) -> None:
+    engine = new_engine(tiny(seed=1))
+    engine.load({"norm.weight": torch.full((32,), 3e38)}, version=1)
+    assert engine.version == 1
 
 
 def test_weights_that_did_not_change_need_not_be_loaded(tiny: Tiny) -> None:

@@ -113,3 +113,21 @@ def test_losing_worker_after_worker_without_a_step_ends_the_run() -> None:
         crew.lost(WorkerLost(f"verifier-{i}", "killed"))
     with pytest.raises(RunFailed, match="3 workers were lost since the last step; the last: trainer: killed"):
         crew.lost(WorkerLost("trainer", "killed"))
+
+
+@pytest.mark.parametrize("n_turns", range(4))
+def test_a_wait_that_is_ended_as_its_answer_comes_ends(n_turns: int) -> None:
+    async def run() -> None:
+        worker = Worker("generator-0", "generate", object, (), Crew(Runtime(), Waits()), num_cpus=1)
+        answer = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(worker.answer(answer, "news"))
+        await asyncio.sleep(0.01)
+        answer.set_result("news")
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        if not waiting.done():
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    asyncio.run(run())

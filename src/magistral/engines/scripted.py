@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from magistral.engines.base import Request, Written, begin, named, nothing_to_force, require
@@ -64,6 +65,9 @@ class ScriptedEngine:
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         assert version >= self.version, f"weights of version {version} after {self.version}"
         self.version = version
+
+    def prepare(self, weights: Mapping[str, Tensor], version: int) -> Callable[[], None]:
+        return partial(self.load, weights, version)
 
     def step(self) -> list[Written]:
         while self._waiting and len(self._rows) < self.n_slots:

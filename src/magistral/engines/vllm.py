@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -130,15 +130,23 @@ class VllmEngine:
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """On every server: hold still, take the weights, go on. Raises GeneratorLost, and asks nothing more, if one does not."""
+        self.prepare(weights, version)()
+
+    def prepare(self, weights: Mapping[str, Tensor], version: int) -> Callable[[], None]:
+        """`load` in two parts: the file is written here, while servers write on; what it returns has them take it."""
         assert version >= self.version, f"weights of version {version} after {self.version}"
         sealed = self._shelf.put(weights, version)
-        try:
-            self._remote.call(self._update(sealed))
-        except httpx.HTTPError as e:
-            why = words(e.response) if isinstance(e, httpx.HTTPStatusError) else f"{type(e).__name__}: {e}"
-            raise GeneratorLost(f"weights of version {version} did not reach every server: {why}") from e
-        finally:
-            sealed.path.unlink()
+
+        def switch() -> None:
+            try:
+                self._remote.call(self._update(sealed))
+            except httpx.HTTPError as e:
+                why = words(e.response) if isinstance(e, httpx.HTTPStatusError) else f"{type(e).__name__}: {e}"
+                raise GeneratorLost(f"weights of version {version} did not reach every server: {why}") from e
+            finally:
+                sealed.path.unlink()
+
+        return switch
 
     def close(self) -> None:
         self._remote.close()

@@ -65,7 +65,8 @@ class Worker:
         limit_s = limit_s or self.crew.runtime.limit_s
         with self.crew.waits(self.asker, self.name, what):
             try:
-                return await asyncio.wait_for(_get(reference), limit_s)
+                async with asyncio.timeout(limit_s):  # wait_for of Python 3.11 forgets that it was cancelled as the answer came
+                    return await reference
             except TimeoutError:
                 why = f"no answer for {limit_s:g} s: {what}"
             except RayTaskError as e:
@@ -160,7 +161,3 @@ async def _listens(address: str) -> bool:
         return False
     writer.close()
     return True
-
-
-async def _get(reference: Any) -> Any:
-    return await reference

@@ -7,17 +7,23 @@ told, so that what a lost generator had begun goes on elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from magistral.engines.base import Begun, Engine, Request, Written, begin
 from magistral.flow import Completion, Finish, Problem
 from magistral.pipeline.roles import Asked
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class Growable(Engine, Protocol):
     def partial(self) -> list[Written]: ...
+
+    def prepare(self, weights: Mapping[str, Tensor], version: int) -> Callable[[], None]:
+        """The part of `load` that may be done while tokens are written, by another thread; what it returns is the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

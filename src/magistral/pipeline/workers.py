@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class GeneratorWorker(_Body):
         self.writer = Writer(self._engine.__enter__())  # it ends with this process
         self.seal: Seal | None = None
         self._between_tokens = threading.Lock()
-        self._arrived: tuple[dict[str, Tensor], Seal] | None = None
+        self._arrived: tuple[Callable[[], None], Seal] | None = None
         self._switch_s = 0.0
 
     def write(self, requests: Sequence[Request], seconds: float) -> Report:
@@ -67,25 +67,32 @@ class GeneratorWorker(_Body):
         return Report(self.writer.news(), self.seal, time.perf_counter() - start)
 
     def load(self, boxed: Sequence[Any], seal: Seal) -> tuple[float, float]:
-        """Seconds until the new weights were here and checked, and seconds for which the writing stood still.
+        """Seconds until the new weights were here, checked and packed, and seconds for which the writing stood still.
 
         `boxed`: the reference, in a list, so that Ray leaves the fetching to this thread."""
         start = time.perf_counter()
         tensors = unpack(ray.get(boxed[0]), seal)
         if self.seal is not None and seal.version < self.seal.version:
             raise OtherWeights(f"weights of version {seal.version} came after those of version {self.seal.version}")
-        self._arrived = tensors, seal
+        self._arrived = self.writer.engine.prepare(tensors, seal.version), seal
         fetched_s = time.perf_counter() - start
-        with self._between_tokens:
-            self._switch()
+        while self._arrived is not None:  # whoever writes sees to it before the next token; where nobody does, we do
+            if self._between_tokens.acquire(timeout=0.01):
+                try:
+                    self._switch()
+                finally:
+                    self._between_tokens.release()
         return fetched_s, self._switch_s
 
     def _switch(self) -> None:
-        if self._arrived is not None:
-            start = time.perf_counter()
-            (tensors, self.seal), self._arrived = self._arrived, None
-            self.writer.engine.load(tensors, self.seal.version)
-            self._switch_s = time.perf_counter() - start
+        if self._arrived is None:
+            return
+        start = time.perf_counter()
+        switch, self.seal = self._arrived
+        try:
+            switch()
+        finally:
+            self._switch_s, self._arrived = time.perf_counter() - start, None
 
 
 class VerifierWorker(_Body):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -127,21 +127,35 @@ class NativeEngine:
                 return
         raise nothing_to_force(key, index)
 
-    @torch.inference_mode()
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Keys and values of what is being written are kept; prompts of finished requests are not.
 
         Raises ModelError, and changes nothing, where a weight is unknown, of another shape or not finite."""
-        assert version >= self.version, f"weights of version {version} after {self.version}"
+        self.prepare(weights, version)()
+
+    def prepare(self, weights: Mapping[str, Tensor], version: int) -> Callable[[], None]:
+        """`load` in two parts: this one, of which another thread may see to while tokens are written, and the call that it
+        returns, which is a matter of microseconds on a CPU and belongs between two tokens."""
+        with torch.inference_mode():
+            self._check_weights(weights, version)
+            switch_model = self.model.prepare(weights)
+
+        @torch.inference_mode()
+        def switch() -> None:
+            assert version >= self.version, f"weights of version {version} after {self.version}"
+            switch_model()
+            self.version = version
+            self.prefixes.clear()
+
+        return switch
+
+    def _check_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
         shapes = self.sizes.shapes()
         for name, tensor in weights.items():
             if shapes.get(name) != tuple(tensor.shape):
                 raise ModelError(f"weights of version {version}: {name} {list(tensor.shape)} is none of this model's")
-            if not tensor.isfinite().all():
+            if not (tensor.sum().isfinite() or tensor.isfinite().all()):  # the sum of all is quicker, and may overflow
                 raise ModelError(f"weights of version {version}: {name} holds numbers that are not finite")
-        self.model.load(weights)
-        self.version = version
-        self.prefixes.clear()
 
     @torch.inference_mode()
     def step(self) -> list[Written]:

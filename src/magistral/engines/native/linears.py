@@ -20,23 +20,11 @@ SEVEN_BITS = not torch.cpu.get_capabilities().get("avx512_vnni", False)
 class Matrix:
     """Numbers [O, I] behind a product; how they are held is the form's. Matrices that read the same input are one."""
 
-    def __init__(self, weights: Sequence[Tensor]) -> None:
-        self.pack(torch.cat([w.detach() for w in weights]).float())
-
-    def pack(self, weight_OI: Tensor) -> None:
-        """Take over numbers that are nobody else's."""
+    def __init__(self, weight_OI: Tensor) -> None:
         self.weight = weight_OI
 
     def unpacked(self) -> Tensor:
-        """A copy, where they are not held as they were given."""
         return self.weight
-
-    def renew(self, parts: Sequence[tuple[int, Tensor]]) -> None:
-        """New numbers for some outputs: each part from its first output on."""
-        weight = self.unpacked()
-        for start, new in parts:
-            weight[start : start + len(new)] = new
-        self.pack(weight)
 
     def product(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight)
@@ -45,7 +33,7 @@ class Matrix:
 class PackedMatrix(Matrix):
     """The same numbers, laid out as oneDNN reads them: exact, but for the order of sums."""
 
-    def pack(self, weight_OI: Tensor) -> None:
+    def __init__(self, weight_OI: Tensor) -> None:
         self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), None)
 
     def unpacked(self) -> Tensor:
@@ -62,7 +50,7 @@ class Int8Matrix(Matrix):
     That keeps a token apart from its neighbours, and the first tokens of a sequence, whose activations are hundreds of times as
     large, from rounding the rest away. `benchmarks/int8.py` measures what 8 bits cost in nats."""
 
-    def pack(self, weight_OI: Tensor) -> None:
+    def __init__(self, weight_OI: Tensor) -> None:
         scales = (weight_OI.abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
         zeros = torch.zeros(len(scales), dtype=torch.long)
         with warnings.catch_warnings():  # deprecated in torch 2.13 without a successor in it for this kernel
@@ -80,7 +68,8 @@ class Int8Matrix(Matrix):
 
 
 def matrix(weights: Sequence[Tensor], form: Form) -> Matrix:
-    """Those weights [O, I] below one another; small float32 ones stay as they are."""
+    """A copy of those weights [O, I] below one another; small float32 ones stay as they are."""
+    weight_OI = torch.cat(list(weights)) if len(weights) > 1 else weights[0]
     if form == "int8":
-        return Int8Matrix(weights)
-    return PackedMatrix(weights) if sum(w.numel() for w in weights) >= SMALL else Matrix(weights)
+        return Int8Matrix(weight_OI)
+    return PackedMatrix(weight_OI) if weight_OI.numel() >= SMALL else Matrix(weight_OI.clone())

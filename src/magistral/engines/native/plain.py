@@ -6,7 +6,7 @@ Shape letters as in models/transformer.py; N tokens of a step, S rows with one t
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,14 @@ class Plain:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()  # noqa: FBT003
         self.device = model.embed_tokens.weight.device
 
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        for name, weight in weights.items():
-            self.model.get_parameter(name).copy_(weight)
+    def prepare(self, weights: Mapping[str, Tensor]) -> Callable[[], None]:
+        """Nothing: what it returns copies them in."""
+
+        def switch() -> None:
+            for name, weight in weights.items():
+                self.model.get_parameter(name).copy_(weight)
+
+        return switch
 
     def logits(self, tokens: Sequence[int], spans: Sequence[Span], cache: Cache, wanted: Sequence[int]) -> Tensor:
         """[B, V] at the `wanted` of a step's tokens; all of them go into the cache."""
