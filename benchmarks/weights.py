@@ -42,8 +42,8 @@ def main() -> None:
     ]
     inputs = {b: {w.shape[1]: torch.randn(b, w.shape[1]) for w in weights} for b in args.batches}
     forms: dict[str, tuple[Callable[[Tensor], Product], float]] = {
-        "float32": (lambda w: PackedMatrix([w]).product, 4),
-        "int8": (lambda w: Int8Matrix([w]).product, 1),
+        "float32": (lambda w: PackedMatrix(w).product, 4),
+        "int8": (lambda w: Int8Matrix(w).product, 1),
         "int4": (int4, 0.5 + 8 / GROUP),
     }
     n_weights = sum(w.numel() for w in weights)

@@ -1,7 +1,7 @@
 """Weights on their way from the trainer to the generators: arrays in the object store, sealed by version and checksum.
 
 Two versions are held at most, the new one while generators may still read the old: the store's double buffer. A generator
-reads the arrays where they lie, checks them while its engine writes on, and copies them in between two tokens.
+reads the arrays where they lie, checks and packs them while its engine writes on, and changes over between two tokens.
 """
 
 from __future__ import annotations
