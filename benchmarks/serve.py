@@ -47,8 +47,9 @@ class Server:
     def __init__(self, command: list[str], *, model: str, ready: str, port: int) -> None:
         self.model, self.url = model, f"http://127.0.0.1:{port}"
         log = Path(tempfile.gettempdir()) / f"magistral-benchmark-{port}.log"
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_CACHE": tempfile.gettempdir()}  # transformers wants one
         with log.open("w") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
         while True:
             try:
                 if httpx.get(f"{self.url}{ready}").status_code == 200:

@@ -108,6 +108,15 @@ def test_a_folder_in_use_and_a_port_in_use_are_said_before_a_model_is_read(tmp_p
         serve.command(["nowhere"], port=0, data=tmp_path)
 
 
+def test_a_connection_sends_what_is_small_at_once() -> None:
+    with (
+        serve._listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as taken,
+    ):
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_open_to_others_needs_a_key(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no key"):
         serve.command([str(model)], host="0.0.0.0", port=0, data=tmp_path / "data")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from magistral.engines.base import Request
+from magistral.engines.native.cut import _cut_sorted, cut
 from magistral.engines.native.draw import draw, uniforms
 
 QUARTERS = [0.5, 0.25, 0.25]
@@ -94,7 +95,7 @@ def test_top_k_and_min_p_keep_the_likeliest(terms_: dict[str, Any], kept: dict[i
     assert found == {token: pytest.approx(math.log(p), abs=1e-6) for token, p in kept.items()}
 
 
-@pytest.mark.parametrize(("top_p", "n_kept"), [(0.2, 400), (0.9, 1800)], ids=["among the 512 likeliest", "beyond them"])
+@pytest.mark.parametrize(("top_p", "n_kept"), [(0.2, 400), (0.9, 1800)], ids=["few", "most"])
 def test_top_p_of_many_words_keeps_as_many_as_it_takes(top_p: float, n_kept: int) -> None:
     n = 2000
     u = (torch.arange(n) + 0.5) / n
@@ -102,6 +103,33 @@ def test_top_p_of_many_words_keeps_as_many_as_it_takes(top_p: float, n_kept: int
     assert (p > 0).sum(-1).tolist() == pytest.approx([n_kept] * n, abs=1)
     assert logprobs.exp().mean() == pytest.approx(1 / n_kept, rel=0.01)
     assert len(set(tokens.tolist())) == pytest.approx(n_kept, abs=1)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 3.0, 30.0], ids=lambda spread: f"logits within {spread}")
+def test_counting_words_by_size_cuts_where_sorting_all_of_them_does(spread: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 3000, generator=random) * spread
+    logits[:, ::7] = float("-inf")
+    p = logits.softmax(-1)
+    top_p, min_p = torch.rand(40, generator=random), torch.rand(40, generator=random) / 10
+    top_k = torch.randint(1, 3000, (40,), generator=random)
+    top_p[::4], min_p[::2], top_k[::3] = torch.inf, 0, 3000
+    exact = _cut_sorted(p.double(), top_p[:, None], min_p[:, None], top_k[:, None])
+    requests = [
+        terms(top_p=min(1.0, x), min_p=y, top_k=z) for x, y, z in zip(top_p.tolist(), min_p.tolist(), top_k.tolist(), strict=True)
+    ]
+    found = cut(p.clone(), requests)
+    same = (found > 0) == (exact > 0)
+    assert int((~same).sum(-1).max()) <= 1, "of words as likely as the last, either"
+    assert torch.allclose(found, exact.float(), rtol=1e-3, atol=1e-6)
+
+
+def test_numbers_that_are_none_stay_none() -> None:
+    p = torch.full((2, 300), 1 / 300)
+    p[0, 5] = -torch.nan
+    found = cut(p, [terms(top_p=0.5)] * 2)
+    assert found[0].isnan().all()
+    assert int((found[1] > 0).sum()) == 150
 
 
 def test_each_row_keeps_its_own_temperature_and_top_p() -> None:

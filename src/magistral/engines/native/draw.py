@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from magistral.engines.base import Request
+from magistral.engines.native.cut import cut
 
 BLOCK = 256
 """Words summed at once (chosen: near the square root of a vocabulary)."""
@@ -27,9 +28,11 @@ def draw(logits_BV: Tensor, u_B: Tensor, requests: Sequence[Request]) -> tuple[T
 
     Temperature 0 takes the likeliest token and gives its log-probability at temperature 1."""
     p_BV = heated(logits_BV, requests).softmax(-1)
-    cut = [i for i, r in enumerate(requests) if r.temperature and (r.top_p < 1 or r.top_k or r.min_p)]
-    if cut:
-        p_BV[cut] = _cut(p_BV[cut], [requests[i] for i in cut])
+    narrowed = [i for i, r in enumerate(requests) if r.temperature and (r.top_p < 1 or r.top_k or r.min_p)]
+    if len(narrowed) == len(requests):
+        p_BV = cut(p_BV, requests)
+    elif narrowed:
+        p_BV[narrowed] = cut(p_BV[narrowed], [requests[i] for i in narrowed])
     greedy = [i for i, r in enumerate(requests) if not r.temperature]
     token_B = _likeliest(p_BV) if greedy else _invert(p_BV, u_B.to(p_BV.device))
     if 0 < len(greedy) < len(requests):
@@ -70,19 +73,3 @@ def _passes(weights_BN: Tensor, point_B: Tensor) -> tuple[Tensor, Tensor]:
     place_B1 = torch.searchsorted(cumulative_BN, point_B[:, None], right=True)
     before_B1 = (cumulative_BN - weights_BN).gather(-1, place_B1)
     return place_B1[:, 0], (point_B - before_B1[:, 0]).clamp_min(0)
-
-
-def _cut(p_BV: Tensor, requests: Sequence[Request], widest: int = 512) -> Tensor:
-    """The likeliest tokens alone, as top_k, top_p (nucleus, arXiv 1904.09751) and min_p say; the rest get no chance.
-
-    Only the `widest` likeliest are put in order, unless that leaves some out: sorting all words takes longer than the step."""
-    ordered, order = p_BV.topk(min(widest, p_BV.shape[1]))
-    n, device = ordered.shape[1], p_BV.device
-    top_p, min_p = (torch.tensor([getattr(r, name) for r in requests], device=device)[:, None] for name in ("top_p", "min_p"))
-    top_k = torch.tensor([r.top_k or p_BV.shape[1] for r in requests], device=device)[:, None]
-    kept = (ordered.cumsum(-1) - ordered < top_p) | (top_p >= 1)  # rounding must not cut where nothing was asked to
-    kept &= (ordered >= min_p * ordered[:, :1]) & (torch.arange(n, device=device) < top_k)
-    if n < p_BV.shape[1] and bool(kept[:, -1].any()):
-        return _cut(p_BV, requests, p_BV.shape[1])
-    ordered = ordered.masked_fill(~kept, 0.0)
-    return torch.zeros_like(p_BV).scatter_(-1, order, ordered / ordered.sum(-1, keepdim=True))
