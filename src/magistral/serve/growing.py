@@ -65,7 +65,7 @@ class LoopDetector:
     def feed(self, token: int) -> int:
         """The period of the loop that the text is in; 0: none."""
         self._run = (self._run + 1) * (self._last == token)
-        self._last = np.roll(self._last, 1)
+        self._last[1:] = self._last[:-1]
         self._last[0] = token
         found = np.flatnonzero(self._run >= self._limit)
         return int(found[0]) + 1 if len(found) else 0

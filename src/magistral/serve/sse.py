@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
-from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +29,10 @@ class EventStream:
 
     def __init__(self, batches: AsyncIterator[list[Sse]], headers: Mapping[str, str], *, closed: Callable[[], None]) -> None:
         self.batches, self.closed = batches, closed
+        self._n_begun = self._n_ended = 0
+        """Writes."""
+        self._at = time.monotonic()
+        """When the last of them began."""
         self.headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", **headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,38 +45,40 @@ class EventStream:
 
     async def _until_gone(self, receive: Receive, send: Send) -> None:
         pump = asyncio.create_task(self._pump(send))
-        gone = asyncio.create_task(client_gone(receive))
+        others = [asyncio.create_task(client_gone(receive)), asyncio.create_task(self._watch(send))]
         try:
-            await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((pump, *others), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (pump, gone):
+            for task in (pump, *others):
                 task.cancel()
-            with suppress(asyncio.CancelledError, TimeoutError, OSError):
+            with suppress(asyncio.CancelledError, OSError):
                 await pump
+            await asyncio.gather(*others, return_exceptions=True)
 
     async def _pump(self, send: Send) -> None:
-        async def write(body: bytes, *, more: bool = True) -> None:
-            async with asyncio.timeout(SEND_LIMIT_S):
-                await send({"type": "http.response.body", "body": body, "more_body": more})
-
         async with aclosing(self.batches) as batches:  # type: ignore[type-var]
-            ahead: asyncio.Task[Any] | None = None
-            try:
-                while True:
-                    ahead = ahead or asyncio.ensure_future(anext(batches))
-                    done, _ = await asyncio.wait((ahead,), timeout=KEEP_ALIVE_S)
-                    if not done:
-                        await write(b": still here\n\n")
-                        continue
-                    batch, ahead = ahead.result(), None
-                    await write(b"".join(map(encode, batch)))
-            except StopAsyncIteration:
-                await write(b"", more=False)
-            finally:
-                if ahead is not None:
-                    ahead.cancel()
-                    with suppress(asyncio.CancelledError, StopAsyncIteration):
-                        await ahead
+            async for batch in batches:
+                await self._write(send, b"".join(map(encode, batch)))
+        await self._write(send, b"", more=False)
+
+    async def _write(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        self._n_begun += 1
+        self._at = time.monotonic()
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+        self._n_ended += 1
+
+    async def _watch(self, send: Send) -> None:
+        """Beside the pump, which has enough to do for each token. Ends where a write has not ended for too long."""
+        while True:
+            writing = self._n_ended < self._n_begun
+            left = self._at + (SEND_LIMIT_S if writing else KEEP_ALIVE_S) - time.monotonic()
+            if left > 0:
+                await asyncio.sleep(min(left, KEEP_ALIVE_S))
+            elif writing:
+                return
+            else:
+                async with asyncio.timeout(SEND_LIMIT_S):
+                    await self._write(send, b": still here\n\n")
 
 
 async def client_gone(receive: Receive) -> None:
