@@ -7,7 +7,7 @@ Part 1: the nano model, groups whose lengths have a long tail (the longest five 
 and records; n_async = n_batch (synchronous) and n_async = 2 n_batch, in turn, where every group teaches and where half do.
 Completions trained on per second.
 Part 2: a model of the sizes of SmolLM2-135M from a trainer's process to a generator's, which is writing all the while: from
-the asking until the generator has checked the bytes, and how long its writing stands still.
+the asking until it writes with them, and how long its writing stands still.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def broadcast(sizes: Sizes, n: int) -> dict[str, Any]:
         ray.get(writing)
         del arrays
     alone = ray.get(generator.write.remote([], 2.0))
-    n_steps = max(len(growth.gained.tokens) for growth in alone.news)
+    n_steps = sum(len(growth.gained.tokens) for growth in alone.news) / 8
     ray.shutdown()
     return {
         "megabytes": n_bytes / 1e6,

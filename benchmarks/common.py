@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+WIDE = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and memory, as the kernel names them."""
+    """Processor, what it computes widely, cores and memory, as the kernel names them."""
     cpu = _field("/proc/cpuinfo", "model name") or platform.machine()
     memory_kb = int((_field("/proc/meminfo", "MemTotal") or "0").split()[0])
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory_kb / 2**20, 1), "system": platform.platform()}
+    flags = (_field("/proc/cpuinfo", "flags") or "").split()
+    wide = [name for name in WIDE if name in flags]
+    memory_gib = round(memory_kb / 2**20, 1)
+    return {
+        "cpu": cpu, "instructions": wide, "cores": os.cpu_count(), "memory_gib": memory_gib, "system": platform.platform()
+    }  # fmt: skip
 
 
 def load_average() -> float:

@@ -119,9 +119,23 @@ def test_counting_words_by_size_cuts_where_sorting_all_of_them_does(spread: floa
         terms(top_p=min(1.0, x), min_p=y, top_k=z) for x, y, z in zip(top_p.tolist(), min_p.tolist(), top_k.tolist(), strict=True)
     ]
     found = cut(p.clone(), requests)
-    same = (found > 0) == (exact > 0)
+    same = (found > 0) == (exact >= 2.0**-129)  # what is less likely is not kept
     assert int((~same).sum(-1).max()) <= 1, "of words as likely as the last, either"
     assert torch.allclose(found, exact.float(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"top_p": 1e-46}, {"temperature": 1e-46}, {"temperature": 1e-46, "top_p": 0.5}, {"min_p": 1.0}]
+)
+def test_the_narrowest_terms_leave_the_likeliest_word(changes: dict[str, Any]) -> None:
+    p = [0.1, 0.4, 0.3, 0.2]
+    assert drawn(p, 0.99, **changes) == (1, 0.0)
+
+
+def test_words_without_a_chance_are_not_put_in_order_and_stay_so() -> None:
+    p = torch.zeros(1, 3000)
+    p[0, [5, 6]] = torch.tensor([0.75, 0.25])
+    assert cut(p, [terms(top_k=20)]).nonzero()[:, 1].tolist() == [5, 6]
 
 
 def test_numbers_that_are_none_stay_none() -> None:

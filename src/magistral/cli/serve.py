@@ -124,8 +124,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as e:
         raise UserError(f"cannot listen on {host} port {port}: {e.strerror}; choose another --port") from None
-    # its connections inherit this, which asyncio sets on no socket that came from outside: else each answer waits 40 ms for an
-    # acknowledgement
+    # inherited by its connections; asyncio sets it on sockets of the protocol TCP, and create_server leaves the protocol open.
+    # Without it what follows a first packet waits 40 ms for an acknowledgement
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 

@@ -16,6 +16,7 @@ from magistral.errors import ModelError, UserError
 
 if TYPE_CHECKING:
     from magistral.engines.http import Endpoint
+    from magistral.engines.native.engine import NativeEngine
     from magistral.models.transformer import Transformer
     from magistral.recipe import Prompt
     from magistral.serve.model import Served
@@ -135,9 +136,20 @@ def _native(model: str, means: Means) -> tuple[ServingEngine, Facts]:
         loaded, tokenizer.eos, n_slots=means.n_slots, window=size, weights=means.weights, cache_mb=means.cache_mb,
         prefix_mb=means.prefix_mb,
     )  # fmt: skip
+    _warm(engine)
     able = frozenset({"top_k", "min_p", "n_top", "mask", "draft", "prediction", "begun"})
     digest = f"{_hash(loaded)}:{means.weights}"
     return engine, Facts(tokenizer=tokenizer, able=able, window=size, longest=loaded.sizes.window, digest=digest)
+
+
+def _warm(engine: NativeEngine) -> None:
+    """What is compiled or read at its first use is there before the first request."""
+    from magistral.engines.base import Request
+
+    engine.submit(Request(prompt=(engine.eos,), seeds=(0,), max_tokens=2, top_p=0.5))
+    while not engine.idle:
+        engine.step()
+    engine.prefixes.clear()
 
 
 def _llamacpp(model: str, means: Means) -> tuple[ServingEngine, Facts]:

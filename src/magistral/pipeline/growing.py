@@ -23,7 +23,8 @@ class Growable(Engine, Protocol):
     def partial(self) -> list[Written]: ...
 
     def prepare(self, weights: Mapping[str, Tensor], version: int) -> Callable[[], None]:
-        """The part of `load` that may be done while tokens are written, by another thread; what it returns is the rest."""
+        """The part of `load` that may be done while tokens are written, by another thread; what it returns is the rest, to be
+        called before anything else is prepared or loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

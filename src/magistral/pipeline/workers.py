@@ -74,7 +74,8 @@ class GeneratorWorker(_Body):
         tensors = unpack(ray.get(boxed[0]), seal)
         if self.seal is not None and seal.version < self.seal.version:
             raise OtherWeights(f"weights of version {seal.version} came after those of version {self.seal.version}")
-        self._arrived = self.writer.engine.prepare(tensors, seal.version), seal
+        switch = self.writer.engine.prepare(tensors, seal.version)  # kept to the end: the old weights are freed here, too
+        self._arrived = switch, seal
         fetched_s = time.perf_counter() - start
         while self._arrived is not None:  # whoever writes sees to it before the next token; where nobody does, we do
             if self._between_tokens.acquire(timeout=0.01):

@@ -18,18 +18,20 @@ from magistral.engines.base import Request
 from magistral.engines.native.kernels import INNER, OPTIONS, use_torch_threads
 
 SHIFT, N_SIZES = 20, 2**11
-"""Sizes are a float's exponent and three bits of its fraction: eight to an octave."""
+"""Sizes are a float's exponent and three bits of its fraction: eight to an octave. Of size 0 are the words without a chance, and
+those with one of 1e-39: these are cut."""
 
 
 def cut(p_BV: Tensor, requests: Sequence[Request]) -> Tensor:
     """The rest gets no chance. Changes `p_BV` where it lies on a CPU."""
-    top_p, min_p = (torch.tensor([getattr(r, name) for r in requests]) for name in ("top_p", "min_p"))
-    top_p = torch.where(top_p < 1, top_p, torch.inf)  # rounding must not cut where nothing was asked to
+    # in float64, in which no top_p over 0 is 0; rounding must not cut where nothing was asked to
+    top_p = torch.tensor([r.top_p if r.top_p < 1 else torch.inf for r in requests], dtype=torch.float64)
+    min_p = torch.tensor([r.min_p for r in requests])
     top_k = torch.tensor([r.top_k or p_BV.shape[1] for r in requests])
     if p_BV.device.type != "cpu":
         return _cut_sorted(p_BV, *(x.to(p_BV.device)[:, None] for x in (top_p, min_p, top_k)))
     use_torch_threads()
-    _cut_rows(p_BV.numpy(), top_p.double().numpy(), min_p.numpy(), top_k.numpy())
+    _cut_rows(p_BV.numpy(), top_p.numpy(), min_p.numpy(), top_k.numpy())
     return p_BV
 
 
@@ -55,7 +57,7 @@ def _cut_row(p_V: Any, top_p: Any, min_p: Any, top_k: Any) -> None:
         mass[sizes[v]] += p_V[v]
         count[sizes[v]] += 1
     last, before, n = N_SIZES - 1, 0.0, 0
-    while last > 0 and before + mass[last] < top_p and n + count[last] <= top_k:
+    while last > 1 and before + mass[last] < top_p and n + count[last] <= top_k:
         before += mass[last]
         n += count[last]
         last -= 1

@@ -14,6 +14,8 @@ from magistral.engines.native.cut import cut
 
 BLOCK = 256
 """Words summed at once (chosen: near the square root of a vocabulary)."""
+COLDEST = 1e-4
+"""Below it logits would leave float32 (chosen: here already the likeliest word is all but certain)."""
 
 
 def uniforms(seed: int, n: int) -> list[float]:
@@ -47,10 +49,10 @@ def _likeliest(p_BV: Tensor) -> Tensor:
 
 
 def heated(logits_BV: Tensor, requests: Sequence[Request]) -> Tensor:
-    """Logits at each row's temperature."""
+    """Logits at each row's temperature, down to COLDEST."""
     if all(r.temperature in (0, 1) for r in requests):  # a pass over all words costs; most batches need none
         return logits_BV
-    return logits_BV / torch.tensor([r.temperature or 1.0 for r in requests], device=logits_BV.device)[:, None]
+    return logits_BV / torch.tensor([max(r.temperature or 1.0, COLDEST) for r in requests], device=logits_BV.device)[:, None]
 
 
 def _invert(p_BV: Tensor, u_B: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class NativeEngine:
 
     def prepare(self, weights: Mapping[str, Tensor], version: int) -> Callable[[], None]:
         """`load` in two parts: this one, of which another thread may see to while tokens are written, and the call that it
-        returns, which is a matter of microseconds on a CPU and belongs between two tokens."""
+        returns, which belongs between two tokens and is a matter of microseconds on a CPU. Both before the next `prepare`."""
         with torch.inference_mode():
             self._check_weights(weights, version)
             switch_model = self.model.prepare(weights)

@@ -36,11 +36,15 @@ class Quick:
         self.frequencies: Array = model.rope.frequencies.numpy()
 
     def prepare(self, weights: Mapping[str, Tensor]) -> Callable[[], None]:
-        """Those that changed are packed beside the old ones; what it returns lets them take their place."""
-        new = self._packer.pack(weights, self.packed)
+        """Those that changed are packed beside the old ones; what it returns lets them take their place, and keeps the old ones:
+        to free them takes longer."""
+        old = self.packed
+        held = self._packer.pack(weights, old)
 
         def switch() -> None:
-            self.packed = new
+            nonlocal held
+            assert self.packed is old, "other weights came after these were prepared"
+            self.packed, held = held, self.packed
 
         return switch
 
