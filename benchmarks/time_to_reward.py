@@ -5,8 +5,8 @@
 Both begin with the same new weights, ask the same prompts (as long as a system prompt and a question are), pay the share of
 letters in the text, and take steps of as many completions at the same learning rate, with the same clip and no KL term. Each
 first takes a few steps in every setting of threads it has, and runs in the quickest; ours in one process takes turns (n_async =
-n_batch), in two it does not (2 n_batch). The clock runs from the call that trains to
-the writing of a checkpoint; checkpoints are measured afterwards. Without a system prompt ("short") ours has less to save.
+n_batch), in two it does not (2 n_batch). The clock runs from the call that trains to the writing of a checkpoint; checkpoints are
+measured afterwards. Without a system prompt ("short") ours has less to save.
 """
 
 from __future__ import annotations
