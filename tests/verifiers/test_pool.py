@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -120,3 +122,22 @@ def test_no_text_is_run_as_code(text: str, tmp_path: object) -> None:
     with Pool() as pool:
         pool.equal(text.replace("{mark}", mark), "5")
     assert not os.path.exists(mark)
+
+
+@pytest.mark.parametrize(
+    "asked", [b"", b'[1, "x+1", "1+x", "text", 0.0]\n'], ids=["before its first question", "while it answers"]
+)
+def test_who_asks_dies_and_the_process_ends_too(asked: bytes) -> None:
+    command = [sys.executable, "-P", "-m", "magistral.verifiers.symbolic", "5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if asked:
+            assert b"ready" in process.stdout.readline()
+        process.stdout.close()
+        process.stdin.write(asked)
+        process.stdin.close()
+        try:
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()

@@ -194,7 +194,10 @@ def answer_questions(channel: TextIO, alarm_s: int) -> None:
     _limit_memory()
 
     def tell(*words: object) -> None:
-        print(json.dumps(words), file=channel, flush=True)
+        try:
+            print(json.dumps(words), file=channel, flush=True)
+        except BrokenPipeError:  # whoever asked is dead; with another exit a new child would take over, again and again
+            os._exit(0)
 
     tell("ready", os.getpid())
     for done in range(QUESTIONS):
