@@ -103,7 +103,8 @@ class LedgerFolder:
         if not file.exists():
             return Kept()
         try:
-            table = pq.read_table(file)
+            # at once: a run that goes on may put another in its place, and pyarrow opens it twice
+            table = pq.read_table(pa.BufferReader(file.read_bytes()))
             meta = table.schema.metadata
             groups: dict[int, list[Begun]] = {}
             for row in table.to_pylist():
