@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import nullcontext
@@ -28,7 +26,7 @@ from statistics import fmean, median
 from types import SimpleNamespace
 from typing import Any
 
-from common import load_average, versions, write_results
+from common import child_result, load_average, versions, write_results
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = ("trl", "magistral full", "magistral recipe")
@@ -71,15 +69,8 @@ def main() -> None:
 
 
 def in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", name]
-    for option in ("steps", "threads", "seed"):
-        command += [f"--{option}", str(getattr(args, option))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    return result
+    options = [f"--{option}={getattr(args, option)}" for option in ("steps", "threads", "seed")]
+    return child_result(__file__, "--child", name, *options)
 
 
 def letters(text: str) -> float:

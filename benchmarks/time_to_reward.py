@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import nullcontext
@@ -25,7 +23,7 @@ from statistics import fmean, median
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from common import load_average, versions, write_results
+from common import child_result, load_average, versions, write_results
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "nano.toml"
 LARGER = ("model.scratch.dim=256", "model.scratch.n_layers=8", "model.scratch.hidden_dim=768")
@@ -135,13 +133,7 @@ def measured(job: Job) -> dict[str, Any]:
 
 
 def in_a_process(job: Job) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        sys.exit(f"{job} failed:\n{done.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    return result
+    return child_result(__file__, "--child", json.dumps(job))
 
 
 def child(job: Job) -> None:
