@@ -1,9 +1,9 @@
 """What the server costs on top of its engine, what others serve on the same model, Flash, idle streams, replicas.
 
-    .venv/bin/python benchmarks/serve.py [--rounds 2] [--only PART] [--peers PYTHON]
+    .venv/bin/python benchmarks/serve.py [--rounds 5] [--only PART] [--peers PYTHON]
 
 SmolLM2-135M on the CPU, one torch thread each. The load comes from this process, the servers have their own; the engine alone
-and the server around it take turns, and the best round of each counts. Others, where they are installed: `transformers serve`
+and the server around it take turns, and the median of their ratios counts. Others, where they are installed: `transformers serve`
 (with its extra `serving`), the server module of llama-cpp-python (its extra `server`; one completion at a time), and
 `llama-server` (on PATH). `--peers`: the Python of an environment of their own. Some 10 minutes. Where others use the machine,
 ratios of one round and processor time a token say more than wall times; `load_average` tells.
@@ -28,7 +28,8 @@ from typing import Any
 import httpx
 from common import load_average, versions, write_results
 
-N_TOKENS = 48
+N_TOKENS = 48  # of a reply to whoever is compared with others: transformers serve takes a minute for 32 of them
+N_LONGER = 128  # of a reply to the server beside its engine: as in engine.py
 CLIENTS = (1, 8, 32)
 QUESTION = "Write a long story about a lighthouse keeper and the sea."
 REPEATING = (
@@ -164,74 +165,75 @@ async def load(server: Server, n_clients: int, **changes: Any) -> dict[str, floa
 
 
 async def first_token_s(server: Server) -> tuple[float, float]:
-    """The median of one client's requests, one after another; and of requests that the server has nothing to do for, which is
-    what the client and the socket take."""
+    """Of one client's request; and of a request that the server has nothing to do for, which is what client and socket take."""
     async with client_of(server) as client:
-        firsts, nothings = [], []
-        for i in range(N_FIRST):
-            firsts.append((await one_client(client, server.model, i, max_tokens=2))[0])
-            start = time.perf_counter()
-            await client.get("/health")
-            nothings.append(time.perf_counter() - start)
-    return statistics.median(firsts), statistics.median(nothings)
+        await client.get("/health")  # connects
+        first = (await one_client(client, server.model, 0, max_tokens=2))[0]
+        start = time.perf_counter()
+        await client.get("/health")
+        return first, time.perf_counter() - start
 
 
-def engine_alone() -> dict[str, Any]:
-    """Run in a process of its own: the same prompts and seeds without a server."""
+def engine_alone() -> None:
+    """In a process of its own: the same prompts and seeds without a server. Reads how many rows and tokens, a line each time."""
     from magistral.cli.served import Means, load_served
     from magistral.engines.base import Request
     from magistral.serve.events import Ask, Turn
 
     served = load_served("smollm2", Means(n_slots=max(CLIENTS), threads=1))
     engine, prompt = served.engine, tuple(served.prompt(Ask(turns=(Turn(role="user", text=QUESTION),)))[0])
-
-    def write(n_rows: int, max_tokens: int) -> dict[str, float]:
+    for line in sys.stdin:
+        n_rows, max_tokens = map(int, line.split())
         start, cpu, first, n = time.perf_counter(), time.process_time(), 0.0, 0
         for i in range(n_rows):
             engine.submit(Request(prompt=prompt, seeds=(SEED + i,), max_tokens=max_tokens, top_p=served.top_p, key=i))
         while not engine.idle:
             n += sum(len(w.tokens) for w in engine.step())
             first = first or time.perf_counter() - start
-        cpu_ms = 1000 * (time.process_time() - cpu) / n
-        return {"cpu_ms_per_token": cpu_ms, "tokens_per_s": n / (time.perf_counter() - start), "first_token_s": first}
-
-    write(2, N_TOKENS)  # warms up
-    firsts = [write(1, 2)["first_token_s"] for _ in range(N_FIRST)]
-    return {"load": {k: write(k, N_TOKENS) for k in CLIENTS}, "first_token_s": statistics.median(firsts)}
+        cpu_ms, seconds = 1000 * (time.process_time() - cpu) / n, time.perf_counter() - start
+        print(json.dumps({"cpu_ms_per_token": cpu_ms, "tokens_per_s": n / seconds, "first_token_s": first}), flush=True)
 
 
-def alone_in_a_process() -> dict[str, Any]:
-    out = subprocess.run([sys.executable, __file__, "--alone"], check=True, capture_output=True, text=True).stdout
-    result: dict[str, Any] = json.loads(out)
-    return result
+class Alone:
+    """`engine_alone`, which holds its weights and waits between its turns."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--alone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def write(self, n_rows: int, max_tokens: int = N_LONGER) -> dict[str, float]:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{n_rows} {max_tokens}\n")
+        result: dict[str, float] = json.loads(self.process.stdout.readline())
+        return result
+
+    def __enter__(self) -> Alone:
+        self.write(2)  # warms up
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 def measure_server(folder: str, n_rounds: int) -> dict[str, Any]:
-    rounds = []
-    for _ in range(n_rounds):
-        alone = alone_in_a_process()
-        with ours(folder, "--slots", str(max(CLIENTS))) as server:
-            asyncio.run(load(server, 2))  # warms up
-            first = asyncio.run(first_token_s(server))
-            rounds.append((alone, {k: asyncio.run(load(server, k)) for k in CLIENTS}, first))
+    """Medians over rounds. In each, engine and server follow one another within seconds, so that both meet the same machine."""
     rows: dict[str, Any] = {}
-    for k in CLIENTS:
-        engine = max(alone["load"][str(k)]["tokens_per_s"] for alone, *_ in rounds)
-        served = max(loads[k]["tokens_per_s"] for _, loads, _ in rounds)
-        cpu = [min(r[0]["load"][str(k)]["cpu_ms_per_token"] for r in rounds), min(r[1][k]["cpu_ms_per_token"] for r in rounds)]
-        rows[str(k)] = {
-            "engine_tokens_per_s": round(engine, 1),
-            "server_tokens_per_s": round(served, 1),
-            "server_share": round(served / engine, 3),
-            "engine_cpu_ms_per_token": round(cpu[0], 2),
-            "server_cpu_ms_per_token": round(cpu[1], 2),
-        }
-    firsts = {
-        "engine": min(alone["first_token_s"] for alone, *_ in rounds),
-        "server": min(first for *_, (first, _) in rounds),
-        "nothing": min(nothing for *_, (_, nothing) in rounds),
-    }
-    return {"clients": rows, "first_token_ms": {name: round(1000 * seconds, 2) for name, seconds in firsts.items()}}
+    with Alone() as alone, ours(folder, "--slots", str(max(CLIENTS))) as server:
+        asyncio.run(load(server, 2))  # warms up
+        for k in CLIENTS:
+            rounds = [(alone.write(k), asyncio.run(load(server, k, max_tokens=N_LONGER))) for _ in range(n_rounds)]
+            shares = [served["tokens_per_s"] / engine["tokens_per_s"] for engine, served in rounds]
+            rows[str(k)] = {"server_share": round(statistics.median(shares), 3), "shares": [round(s, 3) for s in sorted(shares)]}
+            for who, results in zip(("engine", "server"), zip(*rounds, strict=True), strict=True):
+                for name in ("tokens_per_s", "cpu_ms_per_token"):
+                    rows[str(k)][f"{who}_{name}"] = round(statistics.median(r[name] for r in results), 2)
+        firsts = [(alone.write(1, 2)["first_token_s"], *asyncio.run(first_token_s(server))) for _ in range(N_FIRST)]
+    names = ("engine", "server", "nothing")
+    milliseconds = {name: round(1000 * statistics.median(t), 2) for name, t in zip(names, zip(*firsts, strict=True), strict=True)}
+    return {"clients": rows, "first_token_ms": milliseconds}
 
 
 def measure_others(folder: str, python: str) -> dict[str, Any]:
@@ -316,15 +318,14 @@ def measure_idle(folder: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["server", "others", "flash", "idle", "replica"], help="only this; printed, not kept")
     parser.add_argument("--peers", metavar="PYTHON", default=sys.executable, help="of an environment that has the others")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     if arguments.alone:
-        print(json.dumps(engine_alone()))
-        return
+        return engine_alone()
     with tempfile.TemporaryDirectory() as folder:
         measures = {
             "server": lambda: measure_server(folder, arguments.rounds),
@@ -340,8 +341,8 @@ def main() -> None:
                 print(name, json.dumps(result[name], indent=1))
     if arguments.only:
         return
-    about = {"versions": versions("torch", "starlette", "uvicorn", "transformers"), "load_average": load_average()}
-    write_results("serve", {**about, "seed": SEED, "n_tokens": N_TOKENS, **result})
+    about = {"versions": versions("torch", "starlette", "uvicorn", "uvloop", "transformers"), "load_average": load_average()}
+    write_results("serve", {**about, "seed": SEED, "n_tokens": N_TOKENS, "n_longer": N_LONGER, **result})
 
 
 if __name__ == "__main__":

@@ -114,7 +114,15 @@ def _run(app: ASGIApp, listening: socket.socket, drain_s: int) -> None:
     import uvicorn
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=drain_s)
+    config = uvicorn.Config(
+        app,
+        loop="auto",  # uvloop, where it is installed: less work for each word sent
+        http="h11",  # not httptools, if that is installed: it keeps a header of any length, and so fills the memory
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=drain_s,
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 

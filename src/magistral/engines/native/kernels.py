@@ -26,9 +26,19 @@ def _kept_on_disk() -> bool:
     return True
 
 
+def _safe_side_by_side() -> bool:
+    """Whether two Python threads may run kernels at once: numba's own pool then ends the process, OpenMP's does not."""
+    try:
+        from numba.np.ufunc import omppool  # type: ignore[attr-defined]  # noqa: F401
+    except ImportError:
+        return False
+    return config.THREADING_LAYER in ("default", "omp", "threadsafe")  # type: ignore[attr-defined]
+
+
 OPTIONS: dict[str, Any] = {
     "cache": _kept_on_disk(),  # the first use on a machine takes some ten seconds, the next ones none
     "parallel": True,
+    "nogil": _safe_side_by_side(),  # a server's other threads go on meanwhile
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},  # sums in any order; what is not a number stays so
 }
