@@ -89,7 +89,7 @@ def run(n_async: int, steps: int, seed: int, n_useless: int) -> dict[str, float]
     assert recipe.rl is not None
     model, tokenizer = load_recipe_model(recipe.model, seed)
     ingredients = LongTail(
-        recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=partial(score, n_useless)))
+        recipe, recipe.rl, model, tokenizer, lambda: nullcontext(SimpleNamespace(score=partial(score, n_useless)))
     )
     problems = [Problem(id=str(i), question=f"{i} + 1 = ?", reference="") for i in range(64)]
     reports: list[StepReport] = []
@@ -127,12 +127,13 @@ def broadcast(sizes: Sizes, n: int) -> dict[str, Any]:
     _, tokenizer = load_recipe_model(recipe.model, 0)
     model = new_transformer(sizes, seed=0)
     n_bytes = sum(p.numel() for p in model.parameters()) * 4
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=4 * n_bytes + 2**28, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=4 * n_bytes + 2**28, log_to_driver=False)
     shared = ray.put(
-        Ingredients(recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=partial(score, 0))))
+        Ingredients(recipe, recipe.rl, model, tokenizer, lambda: nullcontext(SimpleNamespace(score=partial(score, 0))))
     )
-    trainer = ray.remote(TrainerWorker).remote(shared, 1)
-    generator = ray.remote(concurrency_groups={"load": 1})(GeneratorWorker).remote(shared, 1, 0)
+    trainer: Any = ray.remote(TrainerWorker).remote(shared, 1)
+    generating: Any = partial(ray.remote, concurrency_groups={"load": 1})  # a name that its types leave out
+    generator = generating()(GeneratorWorker).remote(shared, 1, 0)
     request = Request(prompt=(5, 6, 7), seeds=tuple(range(8)), max_tokens=150, key=0)
     ray.get(generator.write.remote([request], 0.1))
     totals, sent, fetches, switches = [], [], [], []

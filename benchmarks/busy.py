@@ -14,12 +14,13 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from common import load_average, versions, write_results
+from torch import Tensor
 
 from magistral import __version__
 from magistral.curation.candidate import Candidate
@@ -59,6 +60,12 @@ class Timed:
 
     def submit(self, request: Request) -> None:
         self.engine.submit(request)
+
+    def cancel(self, key: Hashable) -> None:
+        self.engine.cancel(key)
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        self.engine.load(weights, version)
 
     def step(self) -> list[Written]:
         before = time.perf_counter()

@@ -105,7 +105,7 @@ def known(data: Path) -> dict[str, list[tuple[str, str, bool]]]:
 def measured(data: Path, stage: str, n: int) -> dict[str, Any]:
     questions = [q for held in known(data).values() for q in held]
     settings = Curation()
-    filters = {
+    filters: dict[str, Callable[[], Callable[[Iterator[Candidate]], Iterator[Any]]]] = {
         "format": lambda: form,
         "duplicates": lambda: Duplicates(settings.near),
         "benchmarks": lambda: Contamination(questions, n=settings.n_gram, overlap=settings.overlap),

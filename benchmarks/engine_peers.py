@@ -11,6 +11,7 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ Contender = Callable[[list[list[int]], int], None]
 
 def peer(model: Transformer) -> Contender:
     """`transformers` with the same weights."""
-    hf = to_transformers(model)
+    hf: Any = to_transformers(model)
 
     def write(prompts: list[list[int]], n_new: int) -> None:
         tokens = torch.tensor(prompts)
@@ -119,7 +120,8 @@ def to_transformers(model: Transformer) -> transformers.PreTrainedModel:
         num_attention_heads=s.n_heads, num_key_value_heads=s.n_kv_heads, rms_norm_eps=s.norm_eps, tie_word_embeddings=s.tied,
         max_position_embeddings=s.window, rope_parameters={"rope_type": "default", "rope_theta": s.rope_theta},
     )  # fmt: skip
-    hf = transformers.LlamaForCausalLM(config).eval()
+    hf: transformers.PreTrainedModel = transformers.LlamaForCausalLM(config)
+    hf.eval()  # type: ignore[no-untyped-call]
     weights = {(n if n.startswith("lm_head") else f"model.{n}"): p.detach() for n, p in model.named_parameters()}
     missing, unexpected = hf.load_state_dict(weights, strict=False)
     assert not unexpected, unexpected

@@ -91,7 +91,7 @@ def serving(folder: Path) -> Iterator[str]:
 def keep_long_trace(url: str) -> None:
     steps = [STEP.format(i=i, n=20 * i) for i in range(N_CHARACTERS // 90)]
     thinking = "".join(steps)[:N_CHARACTERS] + "\n\nTHE END"
-    question = {"id": "q", "parent": None, "role": "user", "text": "long", "thinking": "", "about": {}}
+    question: dict[str, Any] = {"id": "q", "parent": None, "role": "user", "text": "long", "thinking": "", "about": {}}
     answer = {"id": "a", "parent": "q", "role": "assistant", "text": "done", "thinking": thinking, "about": {"thinking_s": 1}}
     body = {"title": "long", "nodes": [question, answer], "leaf": "a"}
     httpx.put(f"{url}/api/conversations/long0000", json=body).raise_for_status()

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +328,7 @@ def main() -> None:
     if arguments.alone:
         return engine_alone()
     with tempfile.TemporaryDirectory() as folder:
-        measures = {
+        measures: dict[str, Callable[[], dict[str, Any]]] = {
             "server": lambda: measure_server(folder, arguments.rounds),
             "others": lambda: measure_others(folder, arguments.peers),
             "flash": lambda: measure_flash(folder),

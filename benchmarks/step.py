@@ -19,7 +19,6 @@ import json
 import tempfile
 import time
 from contextlib import nullcontext
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -138,9 +137,9 @@ def run_magistral(args: argparse.Namespace, *, full: bool) -> dict[str, Any]:
         tempfile.TemporaryDirectory() as folder,
         open_run(Path(folder) / "run", recipe, stage="rl", model="smollm2", resume=False) as run,
     ):
-        make_scorer = partial(nullcontext, SimpleNamespace(score=score))
         assert recipe.rl is not None
-        run_rl(Ingredients(recipe, recipe.rl, model, tokenizer, make_scorer), problems, run, on_step=reports.append)
+        ingredients = Ingredients(recipe, recipe.rl, model, tokenizer, lambda: nullcontext(SimpleNamespace(score=score)))
+        run_rl(ingredients, problems, run, on_step=reports.append)
     return {
         "seconds": [round(r.values["seconds"], 2) for r in reports[1:]],
         "tokens_mean": [round(r.values["tokens_mean"], 1) for r in reports[1:]],
@@ -160,7 +159,7 @@ def run_trl(args: argparse.Namespace) -> dict[str, Any]:
     marks: list[float] = []
     lengths: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             marks.append(time.perf_counter())
 

@@ -16,7 +16,6 @@ import json
 import tempfile
 import time
 from contextlib import nullcontext
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -176,7 +175,7 @@ def run_magistral(job: Job, recipe: Any) -> list[float]:
 
     model, tokenizer = load_model(job.start)
     problems = [Problem(id=str(i), question=q, reference="") for i, q in enumerate(questions(job.case, 0, N_PROMPTS))]
-    ingredients = Ingredients(recipe, recipe.rl, model, tokenizer, partial(nullcontext, SimpleNamespace(score=score)))
+    ingredients = Ingredients(recipe, recipe.rl, model, tokenizer, lambda: nullcontext(SimpleNamespace(score=score)))
     with open_run(Path(job.out), recipe, stage="rl", model=job.start, resume=False) as run:
         marks = [time.perf_counter()]
         run_rl(ingredients, problems, run, on_step=lambda _: marks.append(time.perf_counter()))

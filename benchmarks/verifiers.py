@@ -19,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,7 @@ def compiling(pool: Pool) -> dict[str, float]:
             pass
 
     compile_once(PROGRAMS["bits/stdc++.h"])
-    return {
-        name: round(statistics.median(timed(lambda s=s: compile_once(s)) for _ in range(5)), 3) for name, s in PROGRAMS.items()
-    }
+    return {name: round(statistics.median(timed(partial(compile_once, s)) for _ in range(5)), 3) for name, s in PROGRAMS.items()}
 
 
 def group(pool: Pool) -> dict[str, float]:
