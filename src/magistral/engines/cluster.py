@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def cluster(n_cpus: int, *, address: str | None = None, store_bytes: int = 2**28) -> Iterator[None]:
-    """`address`: of a cluster that is there; else one of our own, whatever others run here, with so many cores and so much memory."""
+    """`address`: of a cluster that is there; else one of our own, whatever others run, with so many cores and so much memory."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let any other process of the machine go first
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # whoever waits for several hears of the first, which is enough
