@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from magistral.serve import sse
+from magistral.text.tokens import Tokenizer
 from tests.serve.fakes import Scripted, serving
 from tests.serve.test_scheduler import going_on
 
@@ -163,6 +164,26 @@ def test_a_malformed_body_is_refused_in_the_dialect_s_form(
     assert response.status_code in allowed
     body = response.json()
     assert "error" in body or body.get("object") == "error" or "detail" in body
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages/count_tokens"])
+def test_what_is_far_over_the_window_is_refused_before_it_is_cut_into_tokens(
+    url: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> list[int]:
+        raise AssertionError("millions of characters were read")
+
+    monkeypatch.setattr(Tokenizer, "encode", never)
+    text = "a" * 7_000_000
+    body = {"prompt": text} if path == "/v1/completions" else {"messages": [{"role": "user", "content": text}]}
+    response = httpx.post(url + path, json=body)
+    assert response.status_code == 400
+    assert "over the window of" in response.text
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "null", "http://elsewhere.example"])
+def test_a_page_of_another_origin_is_refused_however_it_is_written(url: str, origin: str) -> None:
+    assert httpx.get(f"{url}/health", headers={"origin": origin}).status_code == 403
 
 
 def test_a_thousand_malformed_requests_are_no_500_and_leave_nothing_behind(url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,24 @@ def test_no_puzzle_of_pieces_is_a_control_token(text: str) -> None:
     ids = tokenizer.encode(text)
     assert control_in(tokenizer, ids) == []
     assert tokenizer.decode(ids) == text
+
+
+def test_other_threads_run_while_a_long_text_is_cut(chat: Tokenizer) -> None:
+    text, ticks, done = "All work and no play. " * 20_000, 0, threading.Event()
+
+    def tick() -> None:
+        nonlocal ticks
+        while not done.wait(0.001):
+            ticks += 1
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    ids = chat.encode(text)
+    done.set()
+    thread.join()
+    assert ticks > 20, "one call that keeps the interpreter to itself lets none through"
+    assert chat.decode(ids) == text
+    assert len(ids) >= len(text) / chat.longest
 
 
 def test_merges_are_used(chat: Tokenizer) -> None:

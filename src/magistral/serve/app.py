@@ -97,7 +97,7 @@ def _counting(how: Asking) -> Handler:
             ask = dialect.read({"max_tokens": 1, **await read_json(request)})
             served = how.service.model(ask.model)
             served.require_tokens()
-            prompt, _ = served.prompt(ask)
+            prompt, _ = await asking.laid_out(served, ask)
             return JSONResponse({"input_tokens": len(prompt)})
         except Refused as e:
             return asking.refusal(how, dialect, e)

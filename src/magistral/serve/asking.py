@@ -18,13 +18,13 @@ from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Ended, Event, Failed, Note, Whole
 from magistral.serve.guard import Gate
 from magistral.serve.metrics import Metrics
+from magistral.serve.model import Served
 from magistral.serve.reading import read_json
 from magistral.serve.remembering import Remembered
 from magistral.serve.service import Service, Ticket
 from magistral.serve.sse import EventStream, client_gone
+from magistral.text.tokens import LONG_TEXT
 
-LONG_TEXT = 20_000
-"""Characters that take longer to cut into tokens than an event loop should be held (chosen: some 10 ms)."""
 log = logging.getLogger("magistral.serve")
 
 
@@ -47,8 +47,8 @@ async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
             ask = replace(ask, turns=turns)
             notes.append(Note(index=0, kind="reattached", text=f"thinking of {n} earlier answers was put back"))
         how.gate.allow(owner, ask)
-        laid_out = await _laid_out(how, ask)
-        ticket = how.service.open(ask, owner=owner, laid_out=laid_out, notes=notes, on_done=[how.metrics.done, how.gate.done])
+        prompt = await laid_out(how.service.model(ask.model), ask)
+        ticket = how.service.open(ask, owner=owner, laid_out=prompt, notes=notes, on_done=[how.metrics.done, how.gate.done])
         how.gate.opened(ticket, dialect.name)
     except RecursionError:
         return refusal(how, dialect, Refused("bad_request", "the JSON is nested too deep"))
@@ -62,9 +62,8 @@ async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
     return await _whole(how, dialect, reply, request, ticket)
 
 
-async def _laid_out(how: Asking, ask: Ask) -> tuple[list[int], list[Note]]:
+async def laid_out(served: Served, ask: Ask) -> tuple[list[int], list[Note]]:
     """The prompt; of a long text in a thread, so that others are answered meanwhile."""
-    served = how.service.model(ask.model)
     raw = ask.raw_prompt if isinstance(ask.raw_prompt, str) else ""
     if len(raw) + sum(len(t.text) + len(t.thinking) for t in ask.turns) > LONG_TEXT:
         return await asyncio.to_thread(served.prompt, ask)

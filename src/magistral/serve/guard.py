@@ -86,11 +86,18 @@ class guard:
 
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != headers.get("host"):
+        if origin and _netloc(origin) != headers.get("host"):
             status, body = openai_error(Refused("forbidden", "pages of another origin may not call this server"))
             await JSONResponse(body, status)(scope, receive, send_safely)
             return
         await self.app(scope, receive, send_safely)
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # as of `http://[`
+        return ""
 
 
 def _log(scope: Scope, name: str, status: int, seconds: float) -> None:

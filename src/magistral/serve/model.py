@@ -16,7 +16,7 @@ from magistral.serve.pieces import CALLS, Cutter, PlainCutter, cutter_of
 from magistral.serve.steering import ServingEngine
 from magistral.text.message import Message, Piece, ToolCall
 from magistral.text.template import conversation_tokens
-from magistral.text.tokens import Tokenizer
+from magistral.text.tokens import LONG_TEXT, Tokenizer
 
 DRAFT = 8
 """Tokens that are guessed ahead at most where an answer shall come fast (chosen: benchmarks/engine.py)."""
@@ -63,7 +63,8 @@ class Served:
 
     def options(self, ask: Ask) -> dict[str, Any]:
         """Further fields of the engine's Request. What only makes it faster may be left out, nothing else."""
-        faster = {"draft": DRAFT if ask.flash or ask.prediction else 0, "prediction": tuple(self.encode(ask.prediction))}
+        prediction = tuple(self.encode(ask.prediction[: 5 * LONG_TEXT]))
+        faster = {"draft": DRAFT if ask.flash or ask.prediction else 0, "prediction": prediction}
         wished: dict[str, Any] = {"top_k": ask.top_k, "min_p": ask.min_p, "n_top": ask.n_top}
         if ask.schema is not None or self._strict(ask):
             wished["mask"] = self._mask(ask) if "mask" in self.able else True
@@ -142,6 +143,7 @@ class Served:
 
     def prompt(self, ask: Ask) -> tuple[list[int], list[Note]]:
         """Raises Refused where the model's template does not take the conversation, or it is over the window."""
+        self._require_short(ask)
         if ask.raw_prompt is not None:
             return self._raw(ask.raw_prompt), []
         turns, notes = list(ask.turns), list[Note]()
@@ -157,6 +159,15 @@ class Served:
             text = f"a prompt of {len(ids)} tokens is over the {self.advised_window} that are advised"
             notes.append(Note(index=0, kind="long_prompt", text=text))
         return ids, notes
+
+    def _require_short(self, ask: Ask) -> None:
+        """What cannot be within the window is refused before tokens are made of it, which takes seconds for megabytes."""
+        least = len(ask.raw_prompt or "") if not isinstance(ask.raw_prompt, tuple) else 0
+        least += sum(len(t.text) + (0 if self.drop_old_thinking else len(t.thinking)) for t in ask.turns)
+        least //= self.tokenizer.longest
+        if least >= self.window:
+            why = f"a prompt of at least {least} tokens is over the window of {self.window}: shorten it"
+            raise Refused("over_window", why, field="messages")
 
     def _raw(self, prompt: str | tuple[int, ...]) -> list[int]:
         if isinstance(prompt, str):

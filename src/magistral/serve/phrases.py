@@ -18,4 +18,4 @@ def closing_phrase(question: str) -> str:
     """English where the language of the question is none of ours, or cannot be told."""
     from magistral.verifiers.language import language_of
 
-    return CLOSING.get(language_of(question) or "en", CLOSING["en"])
+    return CLOSING.get(language_of(question[:2000]) or "en", CLOSING["en"])

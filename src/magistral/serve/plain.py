@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -79,13 +80,11 @@ class _Plain:
         body = await read_json(request)
         served, text = self._served(body), body.get("text", body.get("prompt"))
         if isinstance(text, str):
-            ids = served.encode(text)
-        elif "messages" in body:
-            ids, _ = served.prompt(DIALECTS["openai"].read({"messages": body["messages"]}))
-        else:
-            raise Refused("bad_request", "give text or messages", field="text")
-        pieces = [served.tokenizer.decode([i]) for i in ids]
-        return {"tokens": ids, "count": len(ids), "pieces": pieces, "max_model_len": served.window}
+            return await asyncio.to_thread(_in_tokens, served, text)
+        if "messages" in body:
+            ids, _ = await asking.laid_out(served, DIALECTS["openai"].read({"messages": body["messages"]}))
+            return await asyncio.to_thread(_in_tokens, served, ids)
+        raise Refused("bad_request", "give text or messages", field="text")
 
     async def detokenize(self, request: Request) -> Any:
         body = await read_json(request)
@@ -121,6 +120,12 @@ class _Plain:
         served = self.service.model(name if isinstance(name, str) else "")
         served.require_tokens()
         return served
+
+
+def _in_tokens(served: Served, said: str | list[int]) -> dict[str, Any]:
+    ids = served.encode(said) if isinstance(said, str) else said
+    pieces = [served.tokenizer.decode([i]) for i in ids]
+    return {"tokens": ids, "count": len(ids), "pieces": pieces, "max_model_len": served.window}
 
 
 def _card(served: Served, request: Request) -> dict[str, Any]:

@@ -28,6 +28,9 @@ CHATML = (
 )
 BYTES_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
+LONG_TEXT = 20_000
+"""Characters from which to make tokens takes so long (chosen: 10 ms and more) that others should not wait for it."""
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -101,7 +104,14 @@ class Tokenizer:
     def n_words(self) -> int:
         return self.backend.get_vocab_size()
 
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token: no text has fewer tokens than its bytes divided by this."""
+        return max(len(word.encode()) for word in self.backend.get_vocab())
+
     def _raw(self, text: str) -> list[int]:
+        if len(text) > LONG_TEXT:  # a batch leaves other threads running, which one text does not
+            return list(self.backend.encode_batch([text], add_special_tokens=False)[0].ids)
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def save(self, folder: Path) -> None:
