@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from magistral.cli.distill import command
 from magistral.curation.distill import Distiller
 from magistral.curation.traces import Sieve, Tally, balance
 from magistral.engines.ask import Asker
@@ -21,6 +23,7 @@ from magistral.engines.http import Budget, HttpEngine
 from magistral.engines.http import Endpoint as Address
 from magistral.engines.remote import Tries
 from magistral.engines.scripted import ScriptedEngine
+from magistral.errors import RecipeError
 from magistral.flow import Problem
 from magistral.recipe import RewardWeights
 from magistral.recipe_data import Asked, Distill
@@ -30,6 +33,7 @@ from magistral.text.tokens import byte_tokenizer
 from tests.curation.endpoint import STALL_S, Endpoint, serving
 from tests.curation.planted import asker as scripted_asker
 
+ROOT = Path(__file__).parents[2]
 PROBLEMS = [Problem(id=f"sum-{i}", question=f"{i} + {i + 1} = ?", reference=str(2 * i + 1)) for i in range(12)]
 SETTINGS = Distill(teacher=Asked(model="t", max_tokens=400), licence="Apache-2.0", min_thinking=8, n_completions=4)
 
@@ -174,3 +178,25 @@ def test_what_is_watched_grows(tmp_path: Path) -> None:
         distiller(asker, s).distil(PROBLEMS, tmp_path, watch)
     assert seen == sorted(seen)
     assert len(seen) == len(PROBLEMS)
+
+
+@pytest.mark.parametrize(
+    ("prices", "budget", "said"),
+    [
+        ("", 1.0, "--budget 1.0: budget=1 needs price_in and price_out"),
+        ("price_in = 1.0", 0.0, "--budget 0.0: Input should be greater than 0"),
+        ("price_in = 1.0", -1.0, "--budget -1.0: Input should be greater than 0"),
+    ],
+    ids=["no prices", "nothing", "less than nothing"],
+)
+def test_a_budget_that_cannot_be_kept_is_refused_before_anybody_is_asked(
+    prices: str, budget: float, said: str, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    with serving(Endpoint(solve)) as endpoint:
+        teacher = f'[distill]\nlicence = "x"\n[distill.teacher]\nmodel = "t={endpoint.url}"\nmax_tokens = 60\n{prices}\n'
+        recipe.write_text((ROOT / "recipes" / "nano.toml").read_text(encoding="utf-8") + teacher, encoding="utf-8")
+        with pytest.raises(RecipeError, match=re.escape(said)):
+            command(recipe, tmp_path / "out", budget=budget)
+        assert endpoint.n_requests == 0
+    assert not (tmp_path / "out").exists()

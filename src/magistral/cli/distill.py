@@ -28,9 +28,7 @@ def command(
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(
-            "--budget", metavar="AMOUNT", min=0, help="Spend no more than this in all, instead of what the recipe says."
-        ),
+        typer.Option("--budget", metavar="AMOUNT", help="Spend no more than this in all, instead of what the recipe says."),
     ] = None,
     resume: Resume = False,
     set_: Set = None,
@@ -47,10 +45,9 @@ def command(
     distill = checked.distill
     if distill is None:
         raise RecipeError(f"{recipe} has no section [distill]: nothing to do")
-    if from_run is not None and (teacher or budget):
+    if from_run is not None and (teacher or budget is not None):
         raise UserError(f"--from-run asks nobody: leave out {'--teacher' if teacher else '--budget'}")
-    changes = {"model": teacher or distill.teacher.model, "budget": budget or distill.teacher.budget}
-    asked = distill.teacher.model_copy(update=changes)
+    asked = _asked(distill.teacher, teacher, budget)
     name = asked.model if from_run is None else str(from_run)
     with unfinished(out, checked, "distill", name, resume=resume) as folder:
         if folder is None:
@@ -63,6 +60,22 @@ def command(
     for reason, n in tally.dropped.most_common():
         if n:
             typer.echo(f"{n:10,}  {reason}")
+
+
+def _asked(teacher: Asked, model: str | None, budget: float | None) -> Asked:
+    """As the recipe says and the command line changes, held to the same rules. Raises RecipeError."""
+    from pydantic import ValidationError
+
+    from magistral.errors import RecipeError
+
+    changes = {"model": model, "budget": budget}
+    try:
+        return teacher.model_validate(
+            teacher.model_dump() | {name: value for name, value in changes.items() if value is not None}
+        )
+    except ValidationError as e:
+        said = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in e.errors())
+        raise RecipeError(f"--budget {budget}: {said}") from None
 
 
 def _ask(recipe: Recipe, distill: Distill, asked: Asked, out: Path, threads: int) -> Tally:
