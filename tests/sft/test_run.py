@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from magistral.cli.sft import command
 from magistral.curation import problems, worked
-from magistral.errors import TrainingFailed
+from magistral.errors import RecipeError, TrainingFailed
 from magistral.flow import StepReport
 from magistral.log import RunFolder, open_run
 from magistral.models.find import newest_checkpoint
@@ -131,3 +132,18 @@ def test_a_run_ends_when_its_patience_does(recipe: Recipe, tmp_path: Path, cut_a
     run = sft(impatient, tmp_path / "run", resume=bool(cut_after), solved=solved)
     assert run.info()["best"] == "step-000002"
     assert [m["step"] for m in run.metrics()] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        (["runtime.n_trainers=2"], "--set runtime.n_trainers=1"),
+        (["runtime.trainer_gpus=0.5"], "--set runtime.trainer_gpus=0"),
+        (["runtime.n_trainers=2", "runtime.trainer_gpus=1"], "--set runtime.n_trainers=1 --set runtime.trainer_gpus=0"),
+    ],
+    ids=["ranks", "a share of a GPU", "both"],
+)
+def test_trainers_that_would_not_be_used_are_refused(changes: list[str], remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"would not be used: add {remedy}$"):
+        command(ROOT / "recipes" / "nano.toml", tmp_path / "out", set_=['runtime.kind="ray"', *changes])
+    assert not (tmp_path / "out").exists()

@@ -28,9 +28,13 @@ from magistral.flow import Problem, StepReport
 from magistral.recipe import Recipe
 
 if TYPE_CHECKING:
+    from magistral.recipe_train import Runtime
     from magistral.rewards.total import Scorer
     from magistral.sft.traces import CheckedTrace
     from magistral.text.tokens import Tokenizer
+
+ALONE = {"n_trainers": 1, "trainer_gpus": 0}
+"""What [runtime] may say of trainers where there is one process."""
 
 
 def command(
@@ -50,6 +54,7 @@ def command(
 
     if checked.sft is None:
         raise RecipeError(f"{recipe} has no section [sft]: nothing to do")
+    require_one_process(checked.runtime)
     with unfinished(out, checked, "sft", model or checked.model.base, resume=resume) as folder:
         if folder is None:
             return
@@ -78,6 +83,17 @@ def command(
 
                 look = partial(exam.solved, on_written=lambda _: advance(0, "looking: answering problems")) if exam else None
                 run_sft(checked, loaded, tokenizer, traces, folder, Outside(on_step=on_step, solved=look))
+
+
+def require_one_process(runtime: Runtime) -> None:
+    """Raises RecipeError for trainers of RL's kind, which would be left out without a word."""
+    from magistral.errors import RecipeError
+
+    asked = {name: value for name in ("n_trainers", "trainer_gpus") if (value := getattr(runtime, name)) > ALONE[name]}
+    if asked:
+        said = " and ".join(f"runtime.{name}={value:g}" for name, value in asked.items())
+        remedy = " ".join(f"--set runtime.{name}={ALONE[name]}" for name in asked)
+        raise RecipeError(f"`magistral sft` trains in this process, on its CPU, and {said} would not be used: add {remedy}")
 
 
 def _traces(recipe: Recipe, train: list[Problem], tokenizer: Tokenizer, scorer: Scorer) -> list[CheckedTrace]:
