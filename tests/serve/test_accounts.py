@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ import pytest
 
 from magistral.errors import UserError
 from magistral.serve.accounts import Accounts, Limits, add_key, digest, revoke_key, today
-from magistral.serve.audit import Audit, load_key, verify
+from magistral.serve.audit import Audit, entries, load_key, verify
 from magistral.serve.events import Usage
 from magistral.serve.prices import cost, price_of
 from magistral.serve.store import open_store
@@ -27,6 +28,7 @@ from tests.serve.test_app import BODY, until
 from tests.serve.test_scheduler import going_on
 
 N_TOKENS = len("17 * 23?\n") + len(ANSWER.encode()) + 1
+DOLLARS = cost(Usage(prompt=9, answer=N_TOKENS - 9), price_of("magistral-small", today()))
 
 
 @pytest.fixture
@@ -75,18 +77,49 @@ def test_a_key_itself_is_nowhere_in_the_file(store: sqlite3.Connection, tmp_path
     ("limits", "n_good"),
     [
         (Limits(requests_per_minute=2), 2),
-        (Limits(tokens_per_day=N_TOKENS + 1), 2),
-        (Limits(dollars_per_day=1e-9), 1),
+        (Limits(tokens_per_day=2 * N_TOKENS), 2),
+        (Limits(tokens_per_day=N_TOKENS + 9), 1),
+        (Limits(dollars_per_day=2 * DOLLARS + 1e-9), 2),
+        (Limits(dollars_per_day=1e-9), 0),
         (Limits(), 3),
     ],
-    ids=["a minute's requests", "a day's tokens", "a day's dollars", "none"],
+    ids=["a minute's requests", "a day's tokens", "only another prompt", "a day's dollars", "no prompt", "none"],
 )
 def test_a_limit_is_429_with_the_time_to_wait(store: sqlite3.Connection, tmp_path: Path, limits: Limits, n_good: int) -> None:
     key = add_key(store, "ann", limits)
     with kept(store, tmp_path) as client:
-        replies = [ask(client, key) for _ in range(3)]
+        replies = [ask(client, key, answer_reserve=0) for _ in range(3)]
         assert [r.status_code for r in replies] == [200] * n_good + [429] * (3 - n_good)
         assert all(int(r.headers["retry-after"]) >= 1 for r in replies[n_good:])
+
+
+def test_a_reply_ends_where_the_day_s_tokens_do(store: sqlite3.Connection, tmp_path: Path) -> None:
+    key = add_key(store, "ann", Limits(tokens_per_day=9 + 20))
+    with kept(store, tmp_path) as client:
+        refused = ask(client, key, max_tokens=21)
+        assert refused.status_code == 429
+        assert "no more than 20 tokens are left" in refused.text
+        usage = ask(client, key).json()["usage"]
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == (9, 20)
+        assert ask(client, key, max_tokens=1).status_code == 429
+
+
+def test_requests_side_by_side_do_not_pass_the_limit_together(store: sqlite3.Connection, tmp_path: Path) -> None:
+    key = add_key(store, "ann", Limits(tokens_per_day=600))
+    engine = Scripted(going_on)
+    engine.held_at = 5
+    with kept(store, tmp_path, engine) as client:
+        body, headers = {**BODY, "stream": True, "max_tokens": 500}, {"x-api-key": key}
+        with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
+            until(lambda: engine.n_steps == 5)
+            refused = ask(client, key, max_tokens=83)
+            assert refused.status_code == 429, "9 + 500 and 9 more are promised: 82 are left"
+            assert "no more than 82 tokens are left" in refused.text
+            name = response.headers["x-magistral-request"]
+            assert client.delete(f"/v1/requests/{name}", headers=headers).status_code == 200
+            engine.go.set()
+        until(lambda: store.execute("SELECT state FROM requests").fetchone() == ("cancelled",))
+        assert ask(client, key, max_tokens=83).status_code == 200, "what was not written is free again"
 
 
 def test_what_was_used_is_reported_to_its_owner_alone_with_what_it_would_have_cost(
@@ -154,6 +187,7 @@ SERVER = """
 import sys
 from pathlib import Path
 import uvicorn
+from magistral.serve import accounts as accounting
 from magistral.serve.app import create_app
 from magistral.serve.service import Service
 from magistral.serve.store import open_store
@@ -162,6 +196,7 @@ from tests.serve.test_accounts import accounts
 from tests.serve.test_scheduler import going_on
 folder, engine = Path(sys.argv[1]), Scripted(going_on)
 engine.step_s = 0.005
+accounting.NOTE_EVERY_S = 0.05
 app = create_app(Service([served(engine)]), gate=accounts(open_store(folder), folder, keys_needed=False))
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="error")
 """
@@ -177,7 +212,9 @@ def test_a_kill_while_it_streams_leaves_accounts_and_log_consistent(tmp_path: Pa
         until(lambda: answers(url))
         httpx.post(f"{url}/v1/chat/completions", json={**BODY, "thinking_budget": 8}, timeout=30)
         with httpx.stream("POST", f"{url}/v1/chat/completions", json={**BODY, "stream": True}, timeout=30) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()
+            for _ in range(100):  # an event and an empty line for each of some 50 tokens: a quarter of a second
+                next(lines)
             server.send_signal(signal.SIGKILL)
             server.wait()
     except httpx.RemoteProtocolError:
@@ -189,8 +226,14 @@ def test_a_kill_while_it_streams_leaves_accounts_and_log_consistent(tmp_path: Pa
     accounts(store, tmp_path)
     assert sorted(s for (s,) in store.execute("SELECT state FROM requests")) == ["killed", "stop"]
     assert store.execute("SELECT prompt, day FROM requests WHERE state = 'killed'").fetchone() == (9, today())
+    (n_tokens,) = store.execute("SELECT thinking + answer FROM requests WHERE state = 'killed'").fetchone()
+    assert 10 < n_tokens <= 60, "what was written before the last twentieth of a second"
     checked = verify(store, load_key(tmp_path).public_key())
-    assert (checked.n, checked.fault) == (1, "")
+    assert (checked.n, checked.fault) == (2, "")
+    cut = json.loads([e["entry"] for e in entries(store)][-1])
+    assert (cut["killed"], cut["prompt"]["n"], cut["completions"][0]["n"]) == (True, 9, n_tokens)
+    accounts(store, tmp_path)
+    assert verify(store, load_key(tmp_path).public_key()).n == 2, "a second start adds nothing"
     store.close()
 
 

@@ -76,6 +76,8 @@ def replay(
     ]
     if not found or found[0][1] is None:
         why = "its tokens were not kept: serve with --keep-text" if found else "there is no such entry"
+        if found and found[0][0].get("killed"):
+            why = "the server was killed while it was written"
         raise UserError(f"entry {seq} cannot be replayed: {why}")
     entry, tokens = found[0]
     if entry["weights"].partition(":")[2] not in ("float32", "int8"):

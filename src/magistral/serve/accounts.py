@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import secrets
 import sqlite3
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -24,6 +25,9 @@ from magistral.serve.service import Ticket
 log = logging.getLogger("magistral.serve")
 PRICED_AS = "magistral-small"
 """At whose price a key's spending is counted."""
+
+
+NOTE_EVERY_S = 1.0
 
 
 def today() -> str:
@@ -42,6 +46,14 @@ class Limits:
     requests_per_minute: int | None = None
     tokens_per_day: int | None = None
     dollars_per_day: float | None = None
+
+
+@dataclass(kw_only=True)
+class _Running:
+    owner: str
+    promised: Usage
+    noted: float = field(default_factory=time.monotonic)
+    """When its tokens were last written down (monotonic)."""
 
 
 def add_key(store: sqlite3.Connection, name: str, limits: Limits) -> str:
@@ -70,9 +82,10 @@ class Accounts(Gate):
     def __init__(self, store: sqlite3.Connection, audit: Audit, *, keys_needed: bool) -> None:
         self.store, self.audit, self.keys_needed = store, audit, keys_needed
         self._last_minute: dict[str, deque[float]] = {}
+        self._running: dict[str, _Running] = {}
         self._unkept = ""
         """Why the store cannot be written; while it cannot, nothing is served."""
-        store.execute("UPDATE requests SET state = 'killed' WHERE state = 'running'")  # by a server that is no more
+        audit.close_killed()
 
     async def admit(self, request: Request) -> str:
         given = _key_of(request)
@@ -92,28 +105,61 @@ class Accounts(Gate):
     def allow(self, owner: str, ask: Ask) -> None:
         if self._unkept:
             raise Refused("busy", f"accounts cannot be kept: {self._unkept}", retry_after_s=30)
-        row = self.store.execute(
-            "SELECT requests_per_minute, tokens_per_day, dollars_per_day FROM keys WHERE name = ?", (owner,)
-        ).fetchone()
-        if row is None:
-            return
-        limits = Limits(requests_per_minute=row[0], tokens_per_day=row[1], dollars_per_day=row[2])
-        usage = self.used(owner, today())
-        until_midnight = 86_400 - int(time.time()) % 86_400
-        if limits.tokens_per_day is not None and usage.prompt + usage.completion >= limits.tokens_per_day:
-            raise Refused("limited", f"the day's {limits.tokens_per_day} tokens are used", retry_after_s=until_midnight)
-        if limits.dollars_per_day is not None and cost(usage, price_of(PRICED_AS, today())) >= limits.dollars_per_day:
-            raise Refused("limited", f"the day's ${limits.dollars_per_day:g} are spent", retry_after_s=until_midnight)
+        limits = self._limits(owner)
+        self._require(limits, self._left(owner, limits), 1)
         if limits.requests_per_minute is not None:
             self._count_minute(owner, limits.requests_per_minute)
 
+    def within(self, owner: str, ask: Ask, *, n_prompt: int, default: int) -> Ask:
+        limits = self._limits(owner)
+        each = self._left(owner, limits, n_prompt=n_prompt) / (ask.vote.k if ask.vote else ask.n)
+        self._require(limits, each, ask.max_tokens or 1)
+        return ask if ask.max_tokens or default <= each else replace(ask, max_tokens=int(each))
+
+    def _limits(self, owner: str) -> Limits:
+        row = self.store.execute(
+            "SELECT requests_per_minute, tokens_per_day, dollars_per_day FROM keys WHERE name = ?", (owner,)
+        ).fetchone()
+        return Limits(requests_per_minute=row[0], tokens_per_day=row[1], dollars_per_day=row[2]) if row else Limits()
+
+    def _left(self, owner: str, limits: Limits, *, n_prompt: int = 0) -> float:
+        """Tokens that may still be written today after such a prompt; what runs counts with all that it was promised."""
+        if limits.tokens_per_day is None and limits.dollars_per_day is None:
+            return math.inf
+        promised = (held.promised for held in self._running.values() if held.owner == owner)
+        used = [self.used(owner, today(), but="running"), *promised]
+        prompt, completion = n_prompt + sum(u.prompt for u in used), sum(u.completion for u in used)
+        tokens = math.inf if limits.tokens_per_day is None else limits.tokens_per_day - prompt - completion
+        if limits.dollars_per_day is None:
+            return tokens
+        price = price_of(PRICED_AS, today())
+        dollars = limits.dollars_per_day - cost(Usage(prompt=prompt, answer=completion), price)
+        return min(tokens, dollars * 1e6 / price.completion)
+
+    def _require(self, limits: Limits, left: float, wanted: int) -> None:
+        if left >= wanted:
+            return
+        day = [f"{limits.tokens_per_day} tokens"] if limits.tokens_per_day is not None else []
+        day += [f"${limits.dollars_per_day:g}"] if limits.dollars_per_day is not None else []
+        why = f"of the day's {' and '.join(day)} no more than {max(int(left), 0)} tokens are left, running requests counted whole"
+        raise Refused("limited", why, retry_after_s=86_400 - int(time.time()) % 86_400)
+
     def opened(self, ticket: Ticket, dialect: str) -> None:
+        self._running[ticket.id] = _Running(owner=ticket.owner, promised=ticket.promised)
         row = (ticket.id, time.time(), today(), ticket.owner, ticket.served.name, dialect, ticket.usage.prompt)
         self._write(
             "INSERT INTO requests (id, at, day, key, model, dialect, state, prompt) VALUES (?, ?, ?, ?, ?, ?, 'running', ?)", row
         )
 
+    def goes_on(self, ticket: Ticket) -> None:
+        """Every second its tokens are noted, so that a kill loses no more of them."""
+        held, now = self._running.get(ticket.id), time.monotonic()
+        if held and now - held.noted >= NOTE_EVERY_S:
+            held.noted, usage = now, ticket.usage
+            self._write("UPDATE requests SET thinking = ?, answer = ? WHERE id = ?", (usage.thinking, usage.answer, ticket.id))
+
     def done(self, ticket: Ticket) -> None:
+        self._running.pop(ticket.id, None)
         usage = ticket.usage
         aborted = sum(e.usage.completion for e in ticket.ends.values() if e.end is End.CANCELLED)
         states = {e.end.value for e in ticket.ends.values()}
@@ -134,11 +180,12 @@ class Accounts(Gate):
     def knows(self, thinking: str, signature: str) -> bool:
         return self.audit.knows(thinking, signature)
 
-    def used(self, owner: str, day: str) -> Usage:
+    def used(self, owner: str, day: str, *, but: str = "") -> Usage:
+        """`but`: requests in this state are left out."""
         (prompt, cached, thinking, answer) = self.store.execute(
             "SELECT coalesce(sum(prompt), 0), coalesce(sum(cached), 0), coalesce(sum(thinking), 0), coalesce(sum(answer), 0)"
-            " FROM requests WHERE key = ? AND day = ?",
-            (owner, day),
+            " FROM requests WHERE key = ? AND day = ? AND state != ?",
+            (owner, day, but),
         ).fetchone()
         return Usage(prompt=prompt, cached=cached, thinking=thinking, answer=answer)
 

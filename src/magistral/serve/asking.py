@@ -47,7 +47,10 @@ async def answer(how: Asking, dialect: Dialect, request: Request) -> Response:
             ask = replace(ask, turns=turns)
             notes.append(Note(index=0, kind="reattached", text=f"thinking of {n} earlier answers was put back"))
         how.gate.allow(owner, ask)
-        prompt = await laid_out(how.service.model(ask.model), ask)
+        served = how.service.model(ask.model)
+        prompt = await laid_out(served, ask)
+        n_prompt = served.n_prompt(prompt[0])
+        ask = how.gate.within(owner, ask, n_prompt=n_prompt, default=min(served.max_tokens, served.room(n_prompt)))
         ticket = how.service.open(ask, owner=owner, laid_out=prompt, notes=notes, on_done=[how.metrics.done, how.gate.done])
         how.gate.opened(ticket, dialect.name)
     except RecursionError:
@@ -93,6 +96,7 @@ async def _events(how: Asking, ticket: Ticket) -> AsyncIterator[Event]:
     wholes: dict[int, Whole] = {}
     async with aclosing(ticket.events()) as written:  # type: ignore[type-var]
         async for event in enriched(ticket, written, how.claims):
+            how.gate.goes_on(ticket)
             if isinstance(event, Note):
                 how.metrics.note(event)
             elif isinstance(event, Failed):

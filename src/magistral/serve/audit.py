@@ -64,22 +64,34 @@ class Audit:
     def add(self, ticket: Ticket) -> str:
         """One entry of a request that has ended. Says why if it could not be kept, else nothing."""
         salt = secrets.token_bytes(16)
-        entry = _entry(ticket, salt)
         kept = {"prompt": ticket.jobs[0].prompt, "completions": [job.written for job in ticket.jobs]}
         try:
             with transaction(self.store):
-                row = self.store.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone() or (0, FIRST)
-                text = json.dumps(
-                    {"seq": row[0] + 1, "previous": row[1].hex(), **entry}, separators=(",", ":"), ensure_ascii=False
-                )
-                hashed = hashlib.sha256(text.encode()).digest()
-                self.store.execute("INSERT INTO audit VALUES (?, ?, ?, ?)", (row[0] + 1, text, hashed, self.key.sign(hashed)))
+                seq = self._append(_entry(ticket, salt))
                 tokens = json.dumps(kept, separators=(",", ":")) if self.keep_text else None
-                self.store.execute("INSERT INTO audit_text VALUES (?, ?, ?)", (row[0] + 1, salt, tokens))
+                self.store.execute("INSERT INTO audit_text VALUES (?, ?, ?)", (seq, salt, tokens))
         except sqlite3.Error as e:
             log.error("the audit log cannot be kept: %s", e)
             return str(e)
         return ""
+
+    def close_killed(self) -> None:
+        """Requests that a server which is no more left running: each gets its entry, with the tokens that were last counted."""
+        cut = "SELECT id, at, key, model, prompt, thinking, answer FROM requests WHERE state = 'running' ORDER BY at"
+        with transaction(self.store):
+            for name, at, owner, model, prompt, thinking, answer in self.store.execute(cut).fetchall():
+                said = {"n": thinking + answer, "thinking": thinking}
+                about = {"at": at, "request": name, "key": owner, "model": model, "killed": True}
+                self._append({"version": __version__, **about, "prompt": {"n": prompt}, "completions": [said]})
+            self.store.execute("UPDATE requests SET state = 'killed' WHERE state = 'running'")
+
+    def _append(self, entry: dict[str, Any]) -> int:
+        """Its number. Within a transaction."""
+        last, previous = self.store.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone() or (0, FIRST)
+        text = json.dumps({"seq": last + 1, "previous": previous.hex(), **entry}, separators=(",", ":"), ensure_ascii=False)
+        hashed = hashlib.sha256(text.encode()).digest()
+        self.store.execute("INSERT INTO audit VALUES (?, ?, ?, ?)", (last + 1, text, hashed, self.key.sign(hashed)))
+        return int(last) + 1
 
     def sign(self, thinking: str) -> str:
         """For blocks of thinking that clients send back."""

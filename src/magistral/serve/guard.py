@@ -41,11 +41,18 @@ class Gate:
     def allow(self, owner: str, ask: Ask) -> None:
         """Raises Refused where a limit of the owner's is reached."""
 
+    def within(self, owner: str, ask: Ask, *, n_prompt: int, default: int) -> Ask:
+        """With a `max_tokens` that the owner's limits have room for, where none is named (`default` else). Raises Refused."""
+        return ask
+
     def owns(self, request: Request, owner: str) -> bool:
         return True
 
     def opened(self, ticket: Ticket, dialect: str) -> None:
         """Told of every request that was accepted."""
+
+    def goes_on(self, ticket: Ticket) -> None:
+        """Told at every event of a request that is written."""
 
     def done(self, ticket: Ticket) -> None:
         """Told of each of them once it has ended, however it ended."""

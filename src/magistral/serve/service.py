@@ -49,8 +49,14 @@ class Ticket:
 
     @property
     def usage(self) -> Usage:
-        first, *rest = self.usages.values() or [self.jobs[0].phases.usage()]
+        """Of those that have ended, and of the others until now."""
+        first, *rest = (self.usages.get(job.phases.index) or job.phases.usage() for job in self.jobs)
         return sum(rest, start=first)
+
+    @property
+    def promised(self) -> Usage:
+        """What it may come to."""
+        return Usage(prompt=self.usage.prompt, answer=sum(job.phases.terms.max_tokens for job in self.jobs))
 
     def take(self, events: list[Event]) -> None:
         """From the scheduler. Ends are kept even when nobody reads any more: they are what is accounted."""
