@@ -65,7 +65,8 @@ class Programs(Section):
     """Of code problems (paper, section 4.2)."""
 
     agreement: float = Field(default=0.7, gt=0.5, le=1)
-    """Share of the solutions that must give one output. Chosen: the paper publishes no number."""
+    """Share of the solutions that must give one output, those that do not start among them. Chosen: the paper publishes no
+    number."""
     n_least: int = Field(default=3, gt=0)
     """Tests that a problem needs in the end. Chosen: the paper says "enough"."""
     writer: Asked | None = None

@@ -23,6 +23,7 @@ from tests.curation.planted import asker
 
 DOUBLE = "print(2 * int(input()))"
 TRIPLE = "print(3 * int(input()))"
+CRASH_ON_5 = "n = int(input()); print(2 * n // (n != 5))"
 CRASH = "raise SystemExit(1)"
 GUESS = "import random; print(random.random())"
 
@@ -61,9 +62,17 @@ GOOD = [("1", "2"), ("5", "10")]
         ([*GOOD, ("7", "21")], [DOUBLE, DOUBLE, DOUBLE, TRIPLE], GOOD),
         ([*GOOD, ("x", "x")], [DOUBLE] * 3, GOOD),
         ([*GOOD, ("0", "0")], [DOUBLE, DOUBLE, DOUBLE, CRASH], [*GOOD, ("0", "0")]),
+        (GOOD, [TRIPLE], GOOD),
+        (GOOD, [CRASH_ON_5], GOOD),
+        (GOOD, [TRIPLE, TRIPLE, CRASH], GOOD),
+        (GOOD, [TRIPLE, TRIPLE, "def ("], GOOD),
+        (GOOD, [TRIPLE, TRIPLE, TRIPLE, "def ("], [("1", "3"), ("5", "15")]),
+        ([*GOOD, ("7", "13")], [DOUBLE, DOUBLE, CRASH], [*GOOD, ("7", "13")]),
     ],
     ids=["all agree", "all agree on another output", "most on one output, some on another", "an input that breaks all",
-         "one solution that does not run"],
+         "one solution that does not run", "one wrong solution alone", "one alone, that fails at times",
+         "two of three, one of them does not run", "two of three, one of them does not compile", "three of four",
+         "a wrong expectation and too few to say so"],
 )  # fmt: skip
 def test_what_becomes_of_a_test(
     tests: list[tuple[str, str]], solutions: list[str], kept: list[tuple[str, str]], verifier: CodeVerifier
@@ -88,6 +97,22 @@ def test_why_a_problem_is_dropped(candidate: Candidate, reason: str, verifier: C
     [found] = after(candidate, verifier)
     assert isinstance(found, Dropped)
     assert found.reason == reason
+
+
+def test_tests_that_too_few_contradict_are_in_doubt_and_none_are_added(verifier: CodeVerifier) -> None:
+    [found] = after(doubling(GOOD, [TRIPLE], inputs=["7"]), verifier, both_languages=False)
+    assert kept_tests(found) == GOOD
+    assert isinstance(found, Candidate)
+    changes = {"tests dropped": 0, "expectations rewritten": 0, "tests in doubt": 2, "tests added": 0}
+    assert found.notes["agreement"] == changes
+    assert found.notes["tests"] == "tests in doubt"
+
+
+def test_solutions_in_languages_that_the_box_does_not_run_have_no_vote(verifier: CodeVerifier) -> None:
+    elsewhere = tuple(Solution(language="java", source="class Main {}") for _ in range(9))
+    candidate = doubling([*GOOD, ("7", "13")], [DOUBLE, DOUBLE])
+    [found] = after(candidate.but(solutions=(*candidate.solutions, *elsewhere)), verifier, both_languages=False)
+    assert kept_tests(found) == [*GOOD, ("7", "14")]
 
 
 def test_a_call_s_value_is_rewritten_to_what_all_give(verifier: CodeVerifier) -> None:
