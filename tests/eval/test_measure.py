@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from magistral.engines.base import EngineFailed, Request, Written
+from magistral.engines.base import BudgetSpent, EngineFailed, Request, Written
 from magistral.errors import RunFailed, RunFolderError, UserError
 from magistral.eval.ask import Asked, data_hash, groups, plan, selected
 from magistral.eval.measure import Asking, Grading, Spent, Voice, changed, judge_stored, require_all
@@ -28,6 +28,7 @@ from magistral.verifiers.choice import read_key
 from magistral.verifiers.judges import Judges
 
 SUMS = [Problem(id=f"sum-{i}", question=f"{i} + 1 = ?", reference=str(i + 1)) for i in range(6)]
+MANY = [Problem(id=f"sum-{i}", question=f"{i} + 1 = ?", reference=str(i + 1)) for i in range(20)]
 GPQA = Problem(
     id="g", question="Which?", kind="choice",
     reference=json.dumps({"key": "A", "options": ["right", "x", "y", "z"], "canary": "GUID 1"}),
@@ -156,6 +157,42 @@ def test_an_engine_that_refuses_ends_the_asking_and_keeps_what_was_in_flight(tmp
     with pytest.raises(UserError, match="the budget is spent"):
         measure(tmp_path, Poor(right), judges)
     assert len(list(lines(tmp_path / "completions.jsonl"))) == 4
+
+
+class Priced(Echo):
+    """Sets 10 aside for each request, which then costs 2, of a budget of 21."""
+
+    spent = 0
+
+    def submit(self, request: Request) -> None:
+        if self.spent + 10 * (len(self._waiting) + 1) > 21:
+            raise BudgetSpent("the budget is spent")
+        super().submit(request)
+
+    def step(self) -> list[Written]:
+        self.spent += 2
+        return super().step()
+
+
+def test_what_is_set_aside_for_answers_in_flight_is_waited_for_before_a_budget_is_called_spent(
+    tmp_path: Path, judges: Judges
+) -> None:
+    with pytest.raises(BudgetSpent):
+        measure(tmp_path, engine := Priced(right), judges, MANY, n_runs=2)
+    # each of 6 leaves room for another; after six, 12 are spent and 9 are left, which is less than 10
+    assert (engine.spent, len(list(lines(tmp_path / "completions.jsonl")))) == (12, 12)
+
+
+def test_an_engine_that_fails_eight_times_in_a_row_is_asked_no_further(tmp_path: Path, judges: Judges) -> None:
+    engine = Echo(right, fails=[p.id for p in MANY])
+    with pytest.raises(RunFailed, match=r"^8 requests in a row failed: HTTP 503: busy; go on with --resume"):
+        measure(tmp_path, engine, judges, MANY, n_runs=1)
+    assert sum(engine.asked.values()) <= 8 + 4  # and what was in flight
+
+
+def test_failures_with_an_answer_between_them_do_not_end_the_asking(tmp_path: Path, judges: Judges) -> None:
+    spent = measure(tmp_path, Echo(right, fails=[p.id for p in MANY[1::2]]), judges, MANY, n_runs=1)
+    assert spent.n_failed == 10
 
 
 def test_a_slow_verifier_does_not_hold_up_the_engine(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from magistral.engines.base import EngineFailed, Request, Writer, Written
+from magistral.engines.ask import FAILED_IN_A_ROW
+from magistral.engines.base import BudgetSpent, EngineFailed, Request, Writer, Written
 from magistral.errors import RunFailed, UserError
 from magistral.eval.ask import Asked, Key, groups
 from magistral.eval.judge import verdict_row
@@ -94,11 +95,14 @@ class Asking:
         self.spent = Spent()
         self._open: dict[Hashable, dict[int, Asked]] = {}
         """By the key of a request: its completions that are still to come, by place."""
+        self._put_off: list[Asked] | None = None
+        """A group that the budget has no room for while others are in flight."""
         self._refused: UserError | None = None
+        self._failed_in_a_row = 0
 
     def all_of(self, plan: Iterator[Asked], *, on_written: Callable[[int], None]) -> Spent:
         """Raises UserError, once what is in flight has come, where the engine refuses to be asked further: a question too long
-        for its window, a budget that is spent."""
+        for its window, a budget that is spent. Raises RunFailed at once where the engine is gone."""
         start, waiting = time.perf_counter(), groups(plan, self.voice.n_group)
         while self._fill(waiting) or not self.voice.engine.idle:
             before = time.perf_counter()
@@ -116,11 +120,16 @@ class Asking:
     def _fill(self, waiting: Iterator[list[Asked]]) -> bool:
         """Ask until enough is in flight; False where nothing more is to be asked."""
         while self._refused is None and sum(map(len, self._open.values())) < self.voice.n_in_flight:
-            group = next(waiting, None)
+            group, self._put_off = self._put_off or next(waiting, None), None
             if group is None:
                 return False
             try:
                 self.voice.engine.submit(self._request(group))
+            except BudgetSpent as e:
+                if self._open:
+                    self._put_off = group
+                    return True  # what is in flight may cost less than was set aside for it
+                self._refused = e
             except UserError as e:
                 self._refused = e
             else:
@@ -140,10 +149,15 @@ class Asking:
         except EngineFailed as e:
             self.spent.n_failed += len(self._open.pop(e.key))
             self.spent.last_fault = str(e)
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= FAILED_IN_A_ROW:
+                raise RunFailed(
+                    f"{self._failed_in_a_row} requests in a row failed: {e}; go on with --resume when it is mended"
+                ) from None
             return []
 
     def _keep(self, written: Written) -> None:
-        key = written.request.key
+        key, self._failed_in_a_row = written.request.key, 0
         kept = row_of(written, self._open[key].pop(written.index), self.voice.read(written))
         if not self._open[key]:
             del self._open[key]
