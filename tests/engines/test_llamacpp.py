@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from magistral.engines.base import Engine, Request, Written
 from magistral.engines.llamacpp import LlamacppEngine, draw
-from magistral.errors import UserError
+from magistral.errors import ModelError, UserError
 from magistral.models.convert import convert, plan_conversion
 from magistral.models.load import load_model, save_model
 from magistral.models.transformer import Transformer
@@ -79,10 +80,10 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch
         LlamacppEngine(tmp_path / "m.gguf", byte_tokenizer(), n_slots=1, window=8, n_threads=1)
 
 
-def gguf(folder: Path, model: Transformer) -> Path:
+def gguf(folder: Path, model: Transformer, kind: str = "") -> Path:
     (folder / "hf").mkdir()
     save_model(folder / "hf", model, byte_tokenizer(), model.named_parameters())
-    convert(plan_conversion(folder / "hf", folder / "m.gguf"), folder / "m.gguf", lambda _n: None)
+    convert(plan_conversion(folder / "hf", folder / "m.gguf", kind=kind), folder / "m.gguf", lambda _n: None)
     return folder / "m.gguf"
 
 
@@ -141,6 +142,23 @@ def test_llama_cpp_reads_our_files_and_finds_our_log_probabilities(changes: dict
     assert one.logprobs == pytest.approx(
         other.logprobs, abs=0.02
     )  # its cache is float16, and these logits are tens of nats apart
+
+
+@needs_llamacpp
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
+def test_a_file_with_a_number_that_is_not_finite_makes_no_engine(kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny(n_words=257, tied=False)
+    with torch.no_grad():
+        model.embed_tokens.weight[3, 5] = float("nan")  # of one word, which a prompt may never hold
+    with pytest.raises(ModelError, match=r"m\.gguf: llama.cpp cannot load it: .*token_embd.* numbers that are not finite"):
+        engine_of(gguf(tmp_path, model, kind))
+
+
+@needs_llamacpp
+def test_a_file_that_is_none_is_refused_with_llama_cpp_s_own_words(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"no such thing")
+    with pytest.raises(ModelError, match=r"m\.gguf: llama.cpp cannot load it: .*magic"):
+        engine_of(tmp_path / "m.gguf")
 
 
 @needs_llamacpp

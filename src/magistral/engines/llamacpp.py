@@ -158,7 +158,7 @@ def _library() -> Any:
     except ImportError:
         raise UserError("the engine 'llamacpp' needs the package llama-cpp-python: scripts/install llamacpp") from None
     if not _SILENCE:
-        _SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+        _SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: _hear(level, text)))
         llama_cpp.llama_log_set(_SILENCE[0], ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
     return llama_cpp
@@ -166,6 +166,15 @@ def _library() -> Any:
 
 _SILENCE: list[Any] = []
 """What C calls to log."""
+_FAULTS: list[str] = []
+"""The first error that it logged since a file was opened."""
+_ERROR = 4
+"""ggml's level."""
+
+
+def _hear(level: int, text: bytes) -> None:
+    if level == _ERROR and not _FAULTS:
+        _FAULTS.append(" ".join(text.decode(errors="replace").split()))
 
 
 class _Context:
@@ -175,9 +184,12 @@ class _Context:
         self.c: Any = _library()
         settings = self.c.llama_model_default_params()
         settings.n_gpu_layers = n_gpu_layers
+        settings.check_tensors = True  # else a NaN is first heard of as nonsense, since products of 8 bits swallow it
+        _FAULTS.clear()
         self.model = self.c.llama_model_load_from_file(str(file).encode(), settings)
         if not self.model:
-            raise ModelError(f"{file}: llama.cpp cannot load it")
+            fault = next(iter(_FAULTS), "it does not say why")
+            raise ModelError(f"{file}: llama.cpp cannot load it: {fault.replace('invalid data', 'numbers that are not finite')}")
         settings = self.c.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max, settings.n_batch, settings.n_ubatch = n_slots * window, n_slots, BATCH, BATCH
         settings.n_threads = settings.n_threads_batch = n_threads
