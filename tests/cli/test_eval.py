@@ -26,6 +26,7 @@ class Endpoint(BaseHTTPRequestHandler):
     """Adds right in every answer but to questions about nines."""
 
     asked: ClassVar[list[dict[str, Any]]] = []
+    usage: ClassVar[dict[str, int] | None]
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -34,7 +35,7 @@ class Endpoint(BaseHTTPRequestHandler):
         text = f"<think>Adding.</think>\\boxed{{{a + b + (a == 9)}}}"
         parts = [
             {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]},
-            {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}},
+            {"choices": [], "usage": self.usage},
         ]
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
@@ -50,6 +51,7 @@ class Endpoint(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     Endpoint.asked.clear()
+    Endpoint.usage = {"prompt_tokens": 11, "completion_tokens": 7}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -117,6 +119,28 @@ def test_an_endpoint_is_measured_reported_judged_again_and_compared(url: str, da
     page = (tmp_path / "out" / "report.html").read_text()
     assert "+0.0 (+0.0 to +0.0) points" in page
     assert "Differs besides the model: data" not in page  # judging again took the new references over
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -11, "completion_tokens": -7},
+        {"prompt_tokens": 11, "completion_tokens": 0},
+        {"prompt_tokens": 11, "completion_tokens": 51},
+        None,
+    ],
+    ids=["negative", "no tokens for a text", "more than it may", "absent"],
+)
+def test_an_endpoints_count_that_cannot_be_true_is_not_believed_and_the_report_says_so(
+    usage: dict[str, int] | None, url: str, data: Path, tmp_path: Path
+) -> None:
+    Endpoint.usage = usage
+    asked = ("--model", f"m={url}", "--data", str(data), "--max-tokens", "50", "--price-in", "1", "--price-out", "2")
+    told = run("gsm8k", *asked, "--out", str(tmp_path / "out"))
+    assert "the tokens of 3 completions are guessed from their characters" in told
+    totals = json.loads((tmp_path / "out" / "gsm8k" / "eval.json").read_text())["totals"]
+    assert 3 * 8 <= totals["tokens_out"] <= 3 * 12  # "<think>Adding.</think>\boxed{16}", the marks perhaps with line ends
+    assert totals["cost"] == pytest.approx((totals["tokens_in"] + 2 * totals["tokens_out"]) / 1e6)
 
 
 def test_a_model_on_this_machine_is_measured(tiny: Callable[..., Transformer], data: Path, tmp_path: Path) -> None:

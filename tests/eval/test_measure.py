@@ -10,16 +10,16 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from magistral.engines.base import BudgetSpent, EngineFailed, Request, Written
+from magistral.engines.base import BudgetSpent, Counted, EngineFailed, Request, Written
 from magistral.errors import RunFailed, RunFolderError, UserError
 from magistral.eval.ask import Asked, data_hash, groups, plan, selected
-from magistral.eval.measure import Asking, Grading, Spent, Voice, changed, judge_stored, require_all
+from magistral.eval.measure import STORED_AHEAD, Asking, Grading, Spent, Voice, changed, judge_stored, require_all, row_of
 from magistral.eval.protocol import Measuring
 from magistral.eval.store import Lines, lines, read_verdicts
 from magistral.flow import Finish, Problem, Trace, Verdict
@@ -193,6 +193,38 @@ def test_an_engine_that_fails_eight_times_in_a_row_is_asked_no_further(tmp_path:
 def test_failures_with_an_answer_between_them_do_not_end_the_asking(tmp_path: Path, judges: Judges) -> None:
     spent = measure(tmp_path, Echo(right, fails=[p.id for p in MANY[1::2]]), judges, MANY, n_runs=1)
     assert spent.n_failed == 10
+
+
+def test_tokens_that_nobody_counted_are_guessed_from_characters_and_marked() -> None:
+    from magistral.text.message import Message
+
+    request = Request(prompt=(), messages=(Message(role="user", content="x" * 9),), seeds=(0,), key="k", max_tokens=5)
+    trace = parse("\\boxed{1}")
+
+    def counts(text: str, said: Counted | None) -> tuple[int, int, bool]:
+        row = row_of(Written(request=request, index=0, text=text), Asked(problem=SUMS[0], index=0, seed=0), trace, said)
+        return row["n_prompt"], row["n_tokens"], row["guessed"]
+
+    assert counts("y" * 13, Counted(prompt=7, completion=2)) == (7, 2, False)
+    assert counts("y" * 13, None) == (3, 4, True)  # four characters a token, a part counts as one
+    assert counts("y" * 99, None) == (3, 5, True)  # no more than it may have
+
+
+def test_what_is_stored_is_judged_a_few_in_memory_at_a_time(tmp_path: Path, judges: Judges) -> None:
+    measure(tmp_path, Echo(right), judges, MANY)
+
+    class Watched(Grading):
+        most = 0
+
+        def add(self, kept: Mapping[str, Any]) -> None:
+            super().add(kept)
+            self.most = max(self.most, len(self._waiting))
+
+    with Lines(tmp_path / "again.jsonl") as again, Lines(tmp_path / "completions.jsonl") as kept:
+        with Watched(judges, again, MANY) as grading:
+            judge_stored(kept, (), grading)
+        assert grading.most == STORED_AHEAD + 1
+        assert len(list(again)) == 40
 
 
 def test_a_slow_verifier_does_not_hold_up_the_engine(tmp_path: Path) -> None:

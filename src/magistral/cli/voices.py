@@ -12,6 +12,7 @@ from magistral.errors import UserError
 from magistral.eval.measure import Voice
 
 if TYPE_CHECKING:
+    from magistral.engines.base import Counted, Written
     from magistral.engines.http import Endpoint
     from magistral.recipe import Prompt
 
@@ -44,7 +45,7 @@ def voice_of(model: str, prompt: Prompt, means: Means, *, longest: int) -> Itera
 
 
 def _elsewhere(place: Endpoint, prompt: Prompt, means: Means) -> Voice:
-    from magistral.engines.http import Budget, HttpEngine
+    from magistral.engines.http import Budget, HttpEngine, can_be_true
     from magistral.text.message import Message
     from magistral.text.trace import parse
 
@@ -54,10 +55,15 @@ def _elsewhere(place: Endpoint, prompt: Prompt, means: Means) -> Voice:
             raise UserError("--budget needs --price-in and --price-out: what a million tokens cost")
         budget = Budget(limit=means.budget, price_in=means.prices[0], price_out=means.prices[1])
     told = (Message(role="system", content=prompt.system),) if prompt.system else ()
+
+    def believed(written: Written) -> Counted | None:
+        said = written.counted
+        return said if said and can_be_true(said, len(written.text), written.request.max_tokens) else None
+
     return Voice(
         engine=HttpEngine(place, budget=budget, n_parallel=means.n_slots), n_group=1, n_in_flight=2 * means.n_slots,
         words=lambda question: ((), (*told, Message(role="user", content=question))),
-        read=lambda written: parse(written.text, place.marks),
+        read=lambda written: parse(written.text, place.marks), count=believed,
     )  # fmt: skip
 
 

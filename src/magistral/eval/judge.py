@@ -31,7 +31,7 @@ def verdict_row(kept: Mapping[str, Any], problem: Problem, judges: Judges) -> di
         "kind": problem.kind, "outcome": str(verdict.outcome), "reason": verdict.reason, "answer": answer,
         "judge": verdict.judge, "versions": verdict.versions,
         "finish": kept["finish"], "fault": kept["fault"], "one_language": language_consistency(asked, trace)[0],
-        "n_tokens": kept["n_tokens"], "n_prompt": kept["n_prompt"],
+        "n_tokens": kept["n_tokens"], "n_prompt": kept["n_prompt"], "guessed": kept.get("guessed", False),
         "n_thinking": kept["n_tokens"] * len(trace.thinking) // n_characters if n_characters else 0,
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from magistral.engines.ask import FAILED_IN_A_ROW
-from magistral.engines.base import BudgetSpent, EngineFailed, Request, Writer, Written
+from magistral.engines.base import BudgetSpent, Counted, EngineFailed, Request, Writer, Written
 from magistral.errors import RunFailed, UserError
 from magistral.eval.ask import Asked, Key, groups
 from magistral.eval.judge import verdict_row
@@ -25,6 +25,16 @@ from magistral.eval.store import Lines
 from magistral.flow import Problem, Trace
 from magistral.text.message import Message
 from magistral.verifiers.judges import Judges
+
+STORED_AHEAD = 4
+"""Stored completions in memory for each judge at once (chosen: no judge waits for a line to be read)."""
+CHARACTERS_PER_TOKEN = 4
+"""Of answers whose tokens nobody counted credibly (chosen: whole answers have 3 to 5)."""
+
+
+def by_tokens(written: Written) -> Counted | None:
+    """Of an engine that gives tokens."""
+    return Counted(prompt=len(written.request.prompt), completion=len(written.tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +49,8 @@ class Voice:
     """Completions of one question in one request, at most."""
     n_in_flight: int
     """Completions asked for at once: enough that the engine never runs dry."""
+    count: Callable[[Written], Counted | None] = by_tokens
+    """Its tokens; None where nobody says them who can be believed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +93,11 @@ class Grading:
     def check(self) -> None:
         """Raises what a finished judging raised: UserError, where this host cannot judge such problems."""
         while self._waiting and self._waiting[0].done():
+            self._waiting.popleft().result()
+
+    def wait(self, n_left: int) -> None:
+        """Until at most so many are still to be judged."""
+        while len(self._waiting) > n_left:
             self._waiting.popleft().result()
 
     def _judge(self, kept: Mapping[str, Any]) -> None:
@@ -158,21 +175,22 @@ class Asking:
 
     def _keep(self, written: Written) -> None:
         key, self._failed_in_a_row = written.request.key, 0
-        kept = row_of(written, self._open[key].pop(written.index), self.voice.read(written))
+        kept = row_of(written, self._open[key].pop(written.index), self.voice.read(written), self.voice.count(written))
         if not self._open[key]:
             del self._open[key]
         self.completions.add(kept)
         self.grading.add(kept)
 
 
-def row_of(written: Written, asked: Asked, trace: Trace) -> dict[str, Any]:
-    """A completion as it is stored. Of a choice, what was asked goes with it, so that judging again shuffles nothing."""
-    p, counted = asked.problem, written.counted
+def row_of(written: Written, asked: Asked, trace: Trace, said: Counted | None) -> dict[str, Any]:
+    """A completion as it is stored. Of a choice, what was asked goes with it, so that judging again shuffles nothing.
+
+    Its tokens are as `said`, else guessed from its characters, which is marked."""
+    p, counted = asked.problem, said or _guessed(written)
     row = {
         "problem_id": p.id, "index": asked.index, "seed": asked.seed, "thinking": trace.thinking, "summary": trace.summary,
-        "fault": trace.fault, "finish": str(written.finish),
-        "n_tokens": counted.completion if counted else len(written.tokens),
-        "n_prompt": counted.prompt if counted else len(written.request.prompt),
+        "fault": trace.fault, "finish": str(written.finish), "n_tokens": counted.completion, "n_prompt": counted.prompt,
+        "guessed": said is None,
     }  # fmt: skip
     if p.kind == "choice":
         row["reference"] = p.reference
@@ -181,11 +199,18 @@ def row_of(written: Written, asked: Asked, trace: Trace) -> dict[str, Any]:
     return row
 
 
+def _guessed(written: Written) -> Counted:
+    n_asked = sum(len(text) for message in written.request.messages for _, text in message.pieces)
+    n_prompt, n_tokens = (-(-n // CHARACTERS_PER_TOKEN) for n in (n_asked, len(written.text)))
+    return Counted(prompt=n_prompt, completion=min(n_tokens, written.request.max_tokens))
+
+
 def judge_stored(completions: Lines, judged: Collection[Key], grading: Grading) -> None:
-    """Judge what a run that was cut short had stored and not judged."""
+    """Judge what is stored and not judged, a few in memory at a time: a run's texts may be gigabytes."""
     for kept in completions:
         if (kept["problem_id"], kept["index"]) not in judged:
             grading.add(kept)
+            grading.wait(STORED_AHEAD * grading.judges.pool.n_workers)
 
 
 def require_all(spent: Spent) -> None:

@@ -41,7 +41,7 @@ def sum_up(
     counts = summary.counted(verdicts)
     result = {
         **{name: getattr(m, name) for name in ("benchmark", "model", "n_problems", "n_runs", "seed", "data", "selection")},
-        "departures": departures(m), "comparable": PROTOCOLS[m.benchmark].published, **asking,
+        "departures": departures(m) + _guesses(verdicts), "comparable": PROTOCOLS[m.benchmark].published, **asking,
         "dropped": verdicts.num_rows - int(counts.n.sum()),
         "scores": summary.scores(counts), "at_every_k": summary.at_every_k(counts),
         "by_family": summary.by(counts, counts.family), "by_language": summary.by(counts, counts.language),
@@ -50,6 +50,13 @@ def sum_up(
         "hardest": hardest_problems(verdicts, counts, problems, folder, private=private),
     }  # fmt: skip
     write_result(folder, result)
+
+
+def _guesses(verdicts: pa.Table) -> list[str]:
+    import pyarrow.compute as pc
+
+    n = pc.sum(verdicts["guessed"]).as_py() or 0  # null in verdicts of before
+    return [f"the tokens of {n} completions are guessed from their characters: the endpoint's count cannot be true"] if n else []
 
 
 def hardest_problems(

@@ -85,7 +85,7 @@ def schema() -> pa.Schema:
         ("kind", pa.string()), ("outcome", pa.string()), ("reason", pa.string()), ("answer", pa.string()),
         ("judge", pa.string()), ("versions", pa.string()), ("finish", pa.string()),
         ("fault", pa.string()), ("one_language", pa.bool_()), ("n_tokens", pa.int32()), ("n_prompt", pa.int32()),
-        ("n_thinking", pa.int32()),
+        ("n_thinking", pa.int32()), ("guessed", pa.bool_()),
     ])  # fmt: skip
 
 
