@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from magistral.cli.convert import command as convert
+from magistral.cli.served import told_by
 from magistral.errors import ModelError, UserError
 from magistral.models.load import load_model, save_model
 from magistral.models.transformer import Transformer
@@ -28,6 +29,13 @@ def test_it_says_what_it_wrote_and_what_stayed_plain(hf: Path, tmp_path: Path, c
     assert "kept in a plain type: 2 matrices whose rows Q8_0 does not divide, as layers.0.mlp.down_proj.weight" in said
     assert "m.gguf: 23,744 parameters" in said
     assert load_model(str(tmp_path / "m.gguf"))[0].sizes.dim == 32
+
+
+def test_the_prompt_beside_a_gguf_file_is_served_with_it(hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (hf / "SYSTEM_PROMPT.txt").write_text("Think.")
+    convert(str(hf), tmp_path / "m.gguf")
+    assert "SYSTEM_PROMPT.txt: the model's own" in capsys.readouterr().out.replace("\n", "")
+    assert told_by(str(tmp_path / "m.gguf"), "magistral-small-2507") == "Think."
 
 
 def test_k_quants_leave_nothing_but_the_file(hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from tests import tekken
 
 from magistral.errors import ModelError, RunFailed, UserError
-from magistral.models.convert import convert, plan_conversion, quantise_with_llama_cpp
+from magistral.models.convert import convert, keep_prompt, plan_conversion, quantise_with_llama_cpp
 from magistral.models.load import load_model, save_model
 from magistral.models.transformer import Masked, Transformer
 from magistral.text.tokens import byte_tokenizer
+from magistral.text.trace import THINK_TOKENS
 from magistral.weights.names import Format, their_name
 from magistral.weights.read import open_weights
 
@@ -118,6 +119,32 @@ def test_through_mistral_s_format_and_back_every_bit_is_the_same(tied: bool, tin
     assert load_file(back / "consolidated.safetensors").keys() == load_file(native / "consolidated.safetensors").keys()
     config = json.loads((hf / "config.json").read_text())
     assert (config["torch_dtype"], config["model_type"], config["eos_token_id"]) == ("bfloat16", "mistral", 2)
+
+
+def test_through_gguf_and_back_the_layout_the_marks_and_the_prompt_stay(tiny: Tiny, tmp_path: Path) -> None:
+    native = save_mistral(tmp_path / "native", tiny(n_words=296, family="mistral", tied=False))
+    tekken.write_small(native, words=())
+    (native / "SYSTEM_PROMPT.txt").write_text("Think.")
+    (tmp_path / "files").mkdir()
+    gguf = tmp_path / "files" / "m.gguf"
+    plan = plan_conversion(native, gguf)
+    convert(plan, gguf, lambda _n: None)
+    assert "SYSTEM_PROMPT.txt: the model's own" in keep_prompt(plan, gguf)
+    back = made(gguf, tmp_path / "back")
+    for path in (gguf, made(gguf, tmp_path / "files" / "again.gguf"), back):
+        tokenizer = load_model(str(path))[1]
+        assert (tokenizer.layout, tokenizer.marks) == ("v13", THINK_TOKENS)
+    assert (back / "SYSTEM_PROMPT.txt").read_text() == "Think."
+
+
+def test_another_model_s_prompt_is_not_written_over(tiny: Tiny, tmp_path: Path) -> None:
+    hf = save_hf(tmp_path / "hf", tiny(n_words=257))
+    plan = plan_conversion(hf, tmp_path / "m.gguf")
+    assert keep_prompt(plan, tmp_path / "m.gguf") == "", "it has none"
+    (hf / "SYSTEM_PROMPT.txt").write_text("Think.")
+    (tmp_path / "SYSTEM_PROMPT.txt").write_text("Another's.")
+    assert "left out: SYSTEM_PROMPT.txt" in keep_prompt(plan, tmp_path / "m.gguf")
+    assert (tmp_path / "SYSTEM_PROMPT.txt").read_text() == "Another's."
 
 
 def test_a_gguf_file_s_quantised_numbers_are_kept_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:

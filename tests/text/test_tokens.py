@@ -249,6 +249,9 @@ def test_a_template_in_a_file_of_its_own(chat: Tokenizer, tmp_path: Path) -> Non
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
     (tmp_path / "chat_template.jinja").write_text("from the file")
     assert tokenizer_from_folder(tmp_path).chat_template == "from the file"
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match=r"chat_template\.jinja cannot be read"):
+        tokenizer_from_folder(tmp_path)
 
 
 @pytest.mark.parametrize(

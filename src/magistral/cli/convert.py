@@ -47,7 +47,7 @@ def _convert(path: Path, out: Path, form: Literal["hf", "mistral", "gguf"] | Non
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from magistral.models.convert import convert, plan_conversion
+    from magistral.models.convert import convert, keep_prompt, plan_conversion
 
     plan = plan_conversion(path, out, form=form, kind=kind)
     if plan.weights.left_out:
@@ -60,4 +60,6 @@ def _convert(path: Path, out: Path, form: Literal["hf", "mistral", "gguf"] | Non
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"writing {out}", total=plan.n_bytes)
         convert(plan, out, lambda n: bar.update(task, advance=n))
+    if kept := keep_prompt(plan, out):
+        typer.echo(kept)
     typer.echo(f"{out}: {plan.sizes.n_parameters:,} parameters, {plan.n_bytes / 1e9:.2f} GB")

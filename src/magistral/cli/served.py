@@ -191,13 +191,14 @@ def _hash(model: Transformer) -> str:
 
 
 def told_by(model: str, version: str | None) -> str:
-    """A run's own system prompt; of a version of Magistral its prompt for people, the folder's own first."""
+    """A run's own system prompt; of a version of Magistral its prompt for people, the one beside its weights first."""
+    from magistral.models.find import folder_of
     from magistral.text.versions import system_prompt, version_of
 
     if version is None:
         return trained_prompt(model).system
     found = version_of(version)
-    return system_prompt(found, "serve", Path(model)) if found.prompts else trained_prompt(model).system
+    return system_prompt(found, "serve", folder_of(Path(model))) if found.prompts else trained_prompt(model).system
 
 
 def trained_prompt(model: str) -> Prompt:

@@ -15,6 +15,7 @@ from gguf import LlamaFileType
 
 from magistral.errors import RunFailed, UserError
 from magistral.log import require_space, write_atomically
+from magistral.models.find import folder_of
 from magistral.models.gguf_header import gguf_header
 from magistral.models.sizes import Sizes, check_tensors, sizes_of
 from magistral.models.words import tokenizer_of
@@ -33,7 +34,7 @@ settings = llama_cpp.llama_model_quantize_default_params()
 settings.ftype = int(sys.argv[3])
 sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), settings))
 """
-KEPT_FILES = ("tekken.json", "SYSTEM_PROMPT.txt")
+TEKKEN, SYSTEM_PROMPT = "tekken.json", "SYSTEM_PROMPT.txt"
 _TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 Advance = Callable[[int], None]
 
@@ -70,7 +71,7 @@ def plan_conversion(source: Path, out: Path, *, form: Format | None = None, kind
     tokenizer = tokenizer_of(weights, sizes.n_words)
     if form == "mistral":
         sizes.to_params()  # raises for what the format cannot say
-        if not (source / "tekken.json").is_file():
+        if not (source / TEKKEN).is_file():
             raise UserError(f"a folder in Mistral's format needs the model's tekken.json, and {source} has none")
     targets, plain = [], []
     for name in sizes.shapes():
@@ -137,9 +138,20 @@ def _write_small_files(conversion: Conversion, folder: Path) -> None:
         tokenizer.save(folder)
     else:
         write_atomically(folder / "params.json", json.dumps(conversion.sizes.to_params(), indent=1) + "\n")
-    for name in KEPT_FILES:
-        if source.is_dir() and (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    for name in (TEKKEN, SYSTEM_PROMPT):
+        if (folder_of(source) / name).is_file() and (source.is_dir() or name == SYSTEM_PROMPT):
+            shutil.copyfile(folder_of(source) / name, folder / name)
+
+
+def keep_prompt(conversion: Conversion, out: Path) -> str:
+    """Put a model's SYSTEM_PROMPT.txt beside its GGUF file, unless another model's is there; what became of it, for people."""
+    own, beside = folder_of(conversion.weights.path) / SYSTEM_PROMPT, out.with_name(SYSTEM_PROMPT)
+    if conversion.form != "gguf" or not own.is_file() or (beside.exists() and beside.samefile(own)):
+        return ""
+    if beside.exists() and beside.read_bytes() != own.read_bytes():
+        return f"left out: {SYSTEM_PROMPT}, since {beside} is another model's; in a folder of its own the file is served with it"
+    shutil.copyfile(own, beside)
+    return f"{beside}: the model's own, for the .gguf files beside it"
 
 
 def quantise_with_llama_cpp(plain: Path, out: Path, kind: str) -> None:

@@ -25,6 +25,11 @@ def model_path(name: str) -> Path:
     return newest_checkpoint(path) or path
 
 
+def folder_of(model: Path) -> Path:
+    """Where its small files are, as SYSTEM_PROMPT.txt: a GGUF file's lie beside it."""
+    return model.parent if model.suffix == ".gguf" else model
+
+
 def newest_checkpoint(run: Path) -> Path | None:
     """The checkpoint of a run's folder that its run.json names as `best`, else its newest; None where there is none."""
     if not (run / "run.json").exists():

@@ -13,7 +13,7 @@ from gguf import GGUFWriter, LlamaFileType
 
 from magistral.models.sizes import Sizes
 from magistral.text.cutting import name_of
-from magistral.text.tokens import CONTROL, NO_MERGE, NORMAL, USER_DEFINED, Tokenizer
+from magistral.text.tokens import CONTROL, GGUF_LAYOUT, NO_MERGE, NORMAL, USER_DEFINED, Tokenizer
 from magistral.weights.kinds import quant_type
 from magistral.weights.read import Weights
 from magistral.weights.write import Target
@@ -85,5 +85,6 @@ def _vocabulary(tokenizer: Tokenizer, n_words: int) -> dict[str, Any]:
         "tokenizer.ggml.eos_token_id": tokenizer.eos,
         **({} if bos is None else {"tokenizer.ggml.bos_token_id": bos}),
         "tokenizer.ggml.add_bos_token": False,  # the template writes it
-        "tokenizer.chat_template": tokenizer.chat_template,
+        **({"tokenizer.chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}),
+        **({GGUF_LAYOUT: tokenizer.layout} if tokenizer.layout != "template" else {}),
     }

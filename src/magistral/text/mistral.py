@@ -21,6 +21,15 @@ from magistral.errors import UserError
 from magistral.text.message import Message, Role, ToolCall, marked_tokens, pieces_tokens
 from magistral.text.tokens import Tokenizer
 
+_ALL = (
+    "<s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]", "[ARGS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
+)  # fmt: skip
+CONTROL_TOKENS = {
+    "v11": frozenset([*_ALL, "[CALL_ID]", "[TOOL_CONTENT]"]),
+    "v13": frozenset([*_ALL, "[THINK]", "[/THINK]"]),
+}
+"""What a vocabulary must have to be laid out so."""
 _FOLLOWS: dict[Role | None, tuple[Role, ...]] = {
     None: ("system", "user"),
     "system": ("system", "user"),

@@ -55,6 +55,8 @@ def conversation_tokens(tokenizer: Tokenizer, messages: Sequence[Message], tools
 
 
 def _through_template(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    if not tokenizer.chat_template:
+        raise ModelError("the model names no chat template: name its version, as --as magistral-small-2507")
     filled = [{"role": message.role, "content": _HOLE.format(i)} for i, message in enumerate(messages)]
     try:
         rendered = _render(tokenizer, filled)

@@ -28,6 +28,9 @@ CHATML = (
 )
 BYTES_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 
+LAYOUTS = ("template", "v7", "v11", "v13")
+GGUF_LAYOUT = "tokenizer.magistral.layout"
+"""A field of our own, since GGUF has none: how a conversation is laid out, where not by the template."""
 LONG_TEXT = 20_000
 """Characters from which to make tokens takes so long (chosen: 10 ms and more) that others should not wait for it."""
 
@@ -38,7 +41,7 @@ class Tokenizer:
     eos: int
     """The token that ends a completion."""
     chat_template: str
-    """Jinja, as Hugging Face writes it."""
+    """Jinja, as Hugging Face writes it; empty where a model of Mistral's vocabulary names none, so that its version must be."""
     special: frozenset[str]
     """Control tokens by their text; a user's text never becomes one of these."""
     bos: str = ""
@@ -147,8 +150,8 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer:
     if eos is None:
         raise ModelError(f"{config_file} names no eos_token that the vocabulary has: a completion would never end")
     bos, layout = _text_of(config.get("bos_token")) or "", config.get("layout", "template")
-    if layout not in ("template", "v7", "v11", "v13"):
-        raise ModelError(f"{config_file}: layout {layout!r}; what is covered: template, v7, v11, v13")
+    if layout not in LAYOUTS:
+        raise ModelError(f"{config_file}: layout {layout!r}; what is covered: {', '.join(LAYOUTS)}")
     marks = THINK_TOKENS if config.get("thinking_marks") == [THINK_TOKENS.open, THINK_TOKENS.close] else THINK_TEXT
     return Tokenizer(backend, eos, _template_of(config, folder), _specials(backend), bos, layout, marks)
 
@@ -174,7 +177,12 @@ def _template_of(config: dict[str, Any], folder: Path) -> str:
     if not isinstance(template, str | None):
         raise ModelError(f"{folder / 'tokenizer_config.json'}: its chat_template is no text")
     file = folder / "chat_template.jinja"
-    return template or (file.read_text(encoding="utf-8") if file.exists() else CHATML)
+    if template or not file.exists():
+        return CHATML if template is None else template
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise ModelError(f"{file} cannot be read: {e}") from None
 
 
 def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
@@ -209,7 +217,13 @@ def tokenizer_from_gguf(fields: dict[str, Any]) -> Tokenizer:
     control = [w for w, kind in kinds.items() if kind == CONTROL]
     backend.add_tokens([AddedToken(w, normalized=False) for w, kind in kinds.items() if kind == USER_DEFINED])
     backend.add_special_tokens([AddedToken(w, special=True, normalized=False) for w in control])
-    return Tokenizer(backend, eos, fields.get("tokenizer.chat_template", CHATML), frozenset(control), bos_text)
+    special, layout = frozenset(control), fields.get(GGUF_LAYOUT, "template")
+    if layout not in LAYOUTS:
+        raise ModelError(f"the GGUF file's {GGUF_LAYOUT} is {layout!r}; what is covered: {', '.join(LAYOUTS)}")
+    otherwise = "" if way == "tekken" and "<|im_start|>" not in special else CHATML
+    template = fields.get("tokenizer.chat_template", otherwise)
+    marks = THINK_TOKENS if {THINK_TOKENS.open, THINK_TOKENS.close} <= special else THINK_TEXT
+    return Tokenizer(backend, eos, template, special, bos_text, layout, marks)
 
 
 def byte_tokenizer() -> Tokenizer:

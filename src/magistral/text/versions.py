@@ -14,6 +14,7 @@ from typing import Literal
 
 from magistral.errors import ModelError, UnknownName
 from magistral.registry import nearest
+from magistral.text.mistral import CONTROL_TOKENS
 from magistral.text.tokens import Tokenizer
 from magistral.text.trace import THINK_TEXT, THINK_TOKENS, Marks
 
@@ -105,13 +106,24 @@ def version_of(name: str) -> Version:
 
 
 def as_version(tokenizer: Tokenizer, version: Version) -> Tokenizer:
-    """The tokenizer with that version's marks. Raises ModelError where the model's words do not have them."""
+    """The tokenizer with that version's marks, and with its layout where the vocabulary has the control tokens for it: a GGUF
+    file tells only a template, which has no place for tools.
+
+    Raises ModelError where the model's words do not have the marks, or nothing says how a conversation is laid out."""
     if version.marks == THINK_TOKENS and not {version.marks.open, version.marks.close} <= tokenizer.special:
         raise ModelError(
             f"{version.name} marks thinking with the control tokens [THINK] and [/THINK], which this model does not have"
         )
     if version.layout != "template" and tokenizer.layout not in ("template", version.layout):
         raise ModelError(f"{version.name} has a tokenizer of version {version.layout}, and this model's is {tokenizer.layout}")
+    needed = CONTROL_TOKENS.get(version.layout)
+    if needed and needed <= tokenizer.special:
+        return replace(tokenizer, marks=version.marks, layout=version.layout, bos="<s>")
+    if tokenizer.layout == "template" and not tokenizer.chat_template:
+        raise ModelError(
+            f"the model names no chat template, and its words are not those of a known layout ({version.name}): name the version "
+            "of Magistral Small that it is, as --as magistral-small-2507 (prompt.version in a recipe)"
+        )
     return replace(tokenizer, marks=version.marks)
 
 
