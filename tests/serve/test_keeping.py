@@ -58,6 +58,41 @@ def test_a_conversation_is_found_by_a_word_of_its_thinking_and_by_the_beginning_
     assert kept.list("ann", "pythagore") == [], "what it was before is not found"
 
 
+FOUND: dict[str, tuple[str, str, bool]] = {
+    "Chinese, amid a sentence": ("由勾股定理可知斜边为5。", "勾股定理", True),
+    "one letter": ("由勾股定理可知", "股", True),
+    "the same letters apart": ("定理由勾股可知", "勾股定理", False),
+    "Chinese beside figures and Latin": ("设x=12勾股ab", "12勾股ab", True),
+    "a rare letter": ("𠮷野家", "野家", True),
+    "Japanese": ("これは三平方の定理です", "平方の定", True),
+    "Korean, without its particle": ("피타고라스의 정리는", "피타고라스 정리", True),
+    "Arabic": ("حسب نظرية فيثاغورس في المثلث", "فيثاغورس نظر", True),
+    "Arabic, not amid a word": ("حسب نظرية فيثاغورس", "ثاغورس", False),
+    "accents": ("le théorème de Pythagore", "THEOREME", True),
+    "accents in the query": ("le theoreme", "théor", True),
+    "Cyrillic": ("Теорема Пифагора", "пифаг", True),
+}
+
+
+@pytest.mark.parametrize(("text", "query", "found"), FOUND.values(), ids=FOUND)
+def test_a_word_is_found_in_every_script(kept: Conversations, text: str, query: str, found: bool) -> None:
+    kept.put("ann", "conversation-1", body("One", thinking=text))
+    assert [c["found"].strip() for c in kept.list("ann", query)] == ([text] if found else [])
+
+
+def test_a_file_of_before_finds_words_of_unspaced_scripts_once_it_is_opened(tmp_path: Path) -> None:
+    old = open_store(tmp_path)
+    Conversations(old).put("ann", "conversation-1", body("One"))
+    old.execute("UPDATE conversation_text SET thinking = '由勾股定理可知 théorème'")
+    old.execute("PRAGMA user_version = 1")
+    assert Conversations(old).list("ann", "勾股定理") == []
+    old.close()
+    for _ in range(2):
+        opened = open_store(tmp_path)
+        assert [[c["title"] for c in Conversations(opened).list("ann", q)] for q in ("勾股定理", "theoreme")] == [["One"]] * 2
+        opened.close()
+
+
 @pytest.mark.parametrize("query", ['"', "a AND", "NEAR(", "* OR x", "-", "title:"], ids=repr)
 def test_a_query_is_words_and_no_syntax(kept: Conversations, query: str) -> None:
     kept.put("ann", "conversation-1", body("One"))

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from magistral.serve.errors import Refused
-from magistral.serve.store import transaction
+from magistral.serve.store import apart, together, transaction
 
 MAX_BYTES = 4 * 2**20
 ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -56,7 +56,7 @@ class Conversations:
                 " WHERE conversation_text MATCH ? AND c.owner = ? ORDER BY rank LIMIT 100",
                 (_words(query), owner),
             )
-        return [{"id": i, "title": title, "changed": changed, "found": found} for i, title, changed, found in rows]
+        return [{"id": i, "title": title, "changed": changed, "found": together(found)} for i, title, changed, found in rows]
 
     def get(self, owner: str, id: str) -> dict[str, Any]:
         row = self.store.execute("SELECT body FROM conversations WHERE id = ? AND owner = ?", (id, owner)).fetchone()
@@ -104,10 +104,12 @@ class Conversations:
                 (id, owner, conversation.title, now, now, text),
             )
             self.store.execute("DELETE FROM conversation_text WHERE id = ?", (id,))
-            self.store.execute("INSERT INTO conversation_text VALUES (?, ?, ?, ?)", (id, conversation.title, said, thinking))
+            self.store.execute(
+                "INSERT INTO conversation_text VALUES (?, ?, ?, ?)", (id, *map(apart, (conversation.title, said, thinking)))
+            )
 
 
 def _words(query: str) -> str:
     """Every word must stand somewhere, the last one perhaps only begun; nothing of FTS5's own syntax counts."""
-    words = re.findall(r"\w+", query)[:20]
+    words = [apart(word) for word in re.findall(r"\w+", query)[:20]]  # what it sets apart, FTS5 reads as a phrase
     return " ".join(f'"{word}"' for word in words[:-1]) + f' "{words[-1]}"*' if words else '""'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from typing import IO
 
 from magistral.errors import UserError
 
-VERSION = 1
+VERSION = 2
+"""2: the words of `conversation_text` stand as `apart` puts them."""
 SCHEMA = """
 CREATE TABLE keys (
   name TEXT PRIMARY KEY, digest BLOB UNIQUE NOT NULL, created REAL NOT NULL, revoked REAL,
@@ -34,6 +36,14 @@ CREATE VIRTUAL TABLE conversation_text USING fts5 (
   id UNINDEXED, title, said, thinking, tokenize = 'unicode61 remove_diacritics 2'
 );
 """
+
+_UNSPACED = (
+    "[\\u0e00-\\u0eff\\u1000-\\u109f\\u1780-\\u17ff\\u3005-\\u30ff\\u3400-\\u9fff"
+    "\\uac00-\\ud7a3\\uf900-\\ufaff\\uff66-\\uff9f\\U00020000-\\U0003ffff]"
+)
+"""Letters of Thai, Lao, Burmese, Khmer, Japanese, Chinese and Korean, where a word begins and ends without a space."""
+_BESIDE_UNSPACED = re.compile(f"(?<={_UNSPACED})|(?={_UNSPACED})")
+_SEPARATOR = "\u200b"
 
 
 def open_store(folder: Path) -> sqlite3.Connection:
@@ -77,9 +87,26 @@ def transaction(store: sqlite3.Connection) -> Iterator[None]:
     store.execute("COMMIT")
 
 
+def apart(text: str) -> str:
+    """Each letter of an unspaced script a word of its own, so that FTS5 finds any run of them; `together` undoes it.
+
+    Not FTS5's trigrams: they find no word of two letters, and before SQLite 3.45 none by its letters without accents."""
+    return _BESIDE_UNSPACED.sub(_SEPARATOR, text)
+
+
+def together(text: str) -> str:
+    return text.replace(_SEPARATOR, "")
+
+
 def _update(store: sqlite3.Connection, file: Path) -> None:
     (version,) = store.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise UserError(f"{file} was written by a newer version of this program: use that one, or another --data")
     if version == 0:
         store.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    elif version == 1:
+        store.create_function("apart", 1, apart, deterministic=True)
+        with transaction(store):
+            store.execute("UPDATE conversation_text SET title = apart(title), said = apart(said), thinking = apart(thinking)")
+            store.execute("INSERT INTO conversation_text (conversation_text) VALUES ('optimize')")
+            store.execute(f"PRAGMA user_version = {VERSION}")
