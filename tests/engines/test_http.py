@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -292,6 +293,63 @@ def test_a_request_that_was_refused_costs_nothing_and_one_without_a_bill_the_mos
     assert [budget.reserved, budget.spent] == [0, 0]
     one(make(streams(events(delta(content="4"), *ending(usage=None))), budget=budget))
     assert budget.spent == pytest.approx(34e-6)
+
+
+CUT = events(delta(content="so"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "spent"),
+    [
+        ([CUT, CUT, CUT, HELLO], 3 * 34 + 26),
+        ([httpx.ReadTimeout("slow"), HELLO], 34 + 26),
+        ([503, httpx.ConnectError("no route"), 429, HELLO], 26),
+        ([CUT], 4 * 34),
+        ([events(delta(content="a"), *ending("content_filter"))], 34),
+        ([events(delta(content="a"), "{")], 34),
+        ([CUT, 400], 34),
+    ],
+    ids=["cut three times", "silent", "never written", "given up", "a filter", "gone wrong half-way", "cut, then refused"],
+)
+def test_whatever_may_be_on_the_bill_is_counted(answers: list[Any], spent: float, make: Callable[..., HttpEngine]) -> None:
+    budget = Budget(limit=1, price_in=1.0, price_out=3.0)  # at most 4 + 3 * 10 each time; by the bill 5 + 3 * 7
+    engine = make(streams(*answers), budget=budget)
+    engine.submit(ask())
+    with contextlib.suppress(EngineFailed):
+        finish(engine)
+    assert budget.spent == pytest.approx(spent * 1e-6)
+    assert budget.reserved == pytest.approx(0, abs=1e-12)
+
+
+def test_what_was_cut_is_not_asked_for_again_beyond_the_limit(make: Callable[..., HttpEngine], waits: list[float]) -> None:
+    budget = Budget(limit=100e-6, price_in=1.0, price_out=3.0)
+    engine = make(streams(CUT), budget=budget)
+    engine.submit(ask())
+    with pytest.raises(EngineFailed, match=r"may cost 0\.000034, and 0\.000032 of the budget of 0\.0001 is left"):
+        finish(engine)
+    assert len(waits) == 2
+    assert budget.spent == pytest.approx(68e-6)
+
+
+@pytest.mark.parametrize(
+    ("told", "extra", "n_bytes"),
+    [
+        ((Message(role="user", content="é"),), {}, 2),
+        (
+            (Message(role="user", content="a"), Message(role="assistant", calls=(ToolCall(name="f", arguments="{}", id="c"),))),
+            {},
+            4,
+        ),
+        ((Message(role="user", content="a"),), {"tools": [{"x": "y"}]}, 1 + 23),
+    ],
+    ids=["bytes and not letters", "a call of a tool", "tools"],
+)
+def test_all_that_is_to_be_read_is_reserved(
+    told: tuple[Message, ...], extra: dict[str, Any], n_bytes: int, make: Callable[..., HttpEngine]
+) -> None:
+    engine = make(FakeChat("openai"), budget=Budget(limit=0, price_in=1.0, price_out=0.0))
+    with pytest.raises(UserError, match=f"may cost {n_bytes * 1e-6:.6f}"):
+        engine.submit(ask(*told, extra=extra))
 
 
 @pytest.mark.parametrize(("n_parallel", "n_sent"), [(8, 3), (1, 1)], ids=["all were sent", "one was sent, two waited"])

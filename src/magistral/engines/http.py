@@ -6,9 +6,10 @@ appears nowhere else. Needs the extra `http`.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
-import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from magistral.engines.base import BudgetSpent, Counted, Request, Written, require
+from magistral.engines.base import Request, Written, require
+from magistral.engines.budget import Bill, Budget, can_be_true
 from magistral.engines.remote import Refused, Remote, Tries
 from magistral.engines.spoken import Answer, read_answer, spoken
 from magistral.errors import UserError
@@ -39,8 +41,10 @@ KEYS = {
 """Where each keeps its key, by their own documentation."""
 
 
-CHARACTERS_PER_TOKEN = 32
-"""chosen: whole answers have 3 to 5; one that is said to have more was counted wrong."""
+__all__ = ["Budget", "Endpoint", "HttpEngine", "can_be_true", "endpoint_of"]
+
+NOT_WRITTEN = (httpx.HTTPStatusError, httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""Faults after which an endpoint has written nothing, so that nothing is to be paid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,43 +90,6 @@ def endpoint_of(text: str) -> tuple[str, Endpoint] | None:
     return match[1], Endpoint(base_url=base_url, model=url.fragment or match[1], dialect=dialect, key_env=key_env)
 
 
-@dataclass(slots=True, kw_only=True)
-class Budget:
-    """What may be spent. What is in flight counts with its longest possible answer until its true cost is known."""
-
-    limit: float
-    price_in: float
-    """For a million tokens, in the currency of `limit`."""
-    price_out: float
-    spent: float = 0.0
-    reserved: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def cost(self, n_in: int, n_out: int) -> float:
-        return (n_in * self.price_in + n_out * self.price_out) / 1e6
-
-    def reserve(self, cost: float) -> None:
-        """Raises BudgetSpent where it would go over the limit."""
-        with self._lock:
-            left = self.limit - self.spent - self.reserved
-            if cost > left:
-                raise BudgetSpent(
-                    f"this request may cost {cost:.6f}, and {left:.6f} of the budget of {self.limit:g} is left ({self.spent:.6f} "
-                    f"spent, {self.reserved:.6f} in flight): raise it or lower max_tokens"
-                )
-            self.reserved += cost
-
-    def settle(self, reserved: float, cost: float) -> None:
-        with self._lock:
-            self.reserved -= reserved
-            self.spent += cost
-
-
-def can_be_true(usage: Counted, n_characters: int, max_tokens: int) -> bool:
-    """Whether an endpoint may be believed that it counted so many tokens; else the longest possible answer is what was spent."""
-    return usage.prompt > 0 and n_characters <= usage.completion * CHARACTERS_PER_TOKEN and usage.completion <= max_tokens
-
-
 class HttpEngine:
     """`tokenizer`: gives completions tokens for what counts or shows them; the endpoint's own may be others."""
 
@@ -137,7 +104,8 @@ class HttpEngine:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.version = 0
-        self.endpoint, self.tokenizer, self.budget = endpoint, tokenizer, budget
+        self.endpoint, self.tokenizer = endpoint, tokenizer
+        self.budget = budget or Budget(limit=math.inf, price_in=0.0, price_out=0.0)
         key = endpoint.key()
         client = httpx.AsyncClient(
             base_url=endpoint.base_url,
@@ -159,21 +127,8 @@ class HttpEngine:
         if not request.messages:
             raise UserError("the engine 'http' is asked in messages, not in tokens: its endpoint lays them out itself")
         body = self._body(request)
-        n_in = sum(len(text.encode()) for m in request.messages for _, text in m.pieces)  # a token is a byte at least
-        each = self.budget.cost(n_in, request.max_tokens) if self.budget else 0.0
-        costs = [0.0] * len(request.seeds)
-        """Of each completion, as far as it is known."""
-        if self.budget is None:
-            self._remote.start(request, lambda i: self._write(request, i, body, costs))
-            return
-        budget = self.budget
-        budget.reserve(each * len(request.seeds))
-
-        async def work(i: int) -> Written:
-            costs[i] = each  # of one cut short nobody says what it cost
-            return await self._write(request, i, body, costs)
-
-        self._remote.start(request, work, after=lambda i: budget.settle(each, costs[i]))
+        bills = self.budget.bills(self._n_bytes(request), request.max_tokens, n=len(request.seeds))
+        self._remote.start(request, lambda i: self._write(request, i, body, bills[i]), after=lambda i: bills[i].settle())
 
     def step(self) -> list[Written]:
         return self._remote.step()
@@ -198,6 +153,13 @@ class HttpEngine:
     def close(self) -> None:
         self._remote.close()
 
+    def _n_bytes(self, request: Request) -> int:
+        """Of all that is sent to be read: more than its tokens, since none is shorter than a byte."""
+        texts = [text for m in request.messages for _, text in m.pieces]
+        texts += [text for m in request.messages for call in m.calls for text in (call.name, call.arguments)]
+        texts += [json.dumps(dict(extra), ensure_ascii=False) for extra in (request.extra, self.endpoint.extra) if extra]
+        return sum(len(text.encode()) for text in texts)
+
     def _body(self, request: Request) -> dict[str, Any]:
         mistral = self.endpoint.dialect == "mistral"
         body = {
@@ -217,18 +179,18 @@ class HttpEngine:
         asked = {**body, **request.extra}
         return {name: value for name, value in asked.items() if value is not None} | dict(self.endpoint.extra)
 
-    async def _write(self, request: Request, i: int, body: dict[str, Any], costs: list[float]) -> Written:
+    async def _write(self, request: Request, i: int, body: dict[str, Any], bill: Bill) -> Written:
         seeded = {**body, "random_seed" if self.endpoint.dialect == "mistral" else "seed": request.seeds[i]}
         try:
-            answer: Answer = await self._remote.again(lambda: self._ask(request, i, seeded))
+            answer: Answer = await self._remote.again(lambda: self._ask(request, i, seeded, bill))
         except Refused as e:
-            costs[i] = 0.0
             raise Refused(f"{e}{self._retired()}") from None
-        if self.budget and answer.usage and can_be_true(answer.usage, answer.n_characters, request.max_tokens):
-            costs[i] = self.budget.cost(answer.usage.prompt, answer.usage.completion)
+        if answer.usage and can_be_true(answer.usage, answer.n_characters, request.max_tokens):
+            bill.pay(answer.usage.prompt, answer.usage.completion)
         return self._written(request, i, answer)
 
-    async def _ask(self, request: Request, i: int, body: dict[str, Any]) -> Answer:
+    async def _ask(self, request: Request, i: int, body: dict[str, Any], bill: Bill) -> Answer:
+        bill.send()
         answer = Answer(heard=self._remote.nudge)
         self._coming[request.key, i] = (request, answer)
         try:
@@ -237,6 +199,9 @@ class HttpEngine:
                     await response.aread()
                     response.raise_for_status()
                 await read_answer(answer, response.aiter_lines(), request.max_tokens)
+        except NOT_WRITTEN:
+            bill.pay(0, 0)
+            raise
         except httpx.TransportError as e:
             if answer.shown and answer.pieces:
                 raise Refused(f"the answer broke off: {type(e).__name__}: {e}") from None
