@@ -229,3 +229,20 @@ def test_a_budget_ends_the_asking_before_it_is_passed(url: str, data: Path, tmp_
     assert 1 <= n_asked < 3
     RUN.invoke(app, [*arguments, "--resume"], catch_exceptions=False)
     assert len(Endpoint.asked) == 3
+
+
+def test_a_budget_is_of_all_stretches_of_a_run_together(url: str, data: Path, tmp_path: Path) -> None:
+    """An answer costs 7, and 10 are set aside for it: of 18 there are two, however often the run goes on."""
+    arguments = [
+        "eval", "gsm8k", "--model", f"m={url}", "--data", str(data), "--out", str(tmp_path / "out"), "--max-tokens", "10",
+        "--price-in", "0", "--price-out", "1000000", "--slots", "1", "--budget",
+    ]  # fmt: skip
+    RUN.invoke(app, [*arguments, "18"])
+    assert len(Endpoint.asked) == 2
+    for _ in range(2):
+        result = RUN.invoke(app, [*arguments, "18", "--resume"])
+        assert "budget: 14.000000 of 18 was spent before, 4.000000 is left" in result.output
+        assert "of the budget of 4 is left" in str(result.exception)
+    assert len(Endpoint.asked) == 2
+    RUN.invoke(app, [*arguments, "24", "--resume"], catch_exceptions=False)
+    assert len(Endpoint.asked) == 3

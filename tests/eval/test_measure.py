@@ -10,96 +10,27 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from magistral.engines.base import BudgetSpent, Counted, EngineFailed, Request, Written
-from magistral.errors import RunFailed, RunFolderError, UserError
+from magistral.engines.base import Counted, Request, Written
+from magistral.errors import RunFailed, RunFolderError
 from magistral.eval.ask import Asked, data_hash, groups, plan, selected
-from magistral.eval.measure import STORED_AHEAD, Asking, Grading, Spent, Voice, changed, judge_stored, require_all, row_of
-from magistral.eval.protocol import Measuring
+from magistral.eval.measure import STORED_AHEAD, Grading, changed, judge_stored, require_all, row_of
 from magistral.eval.store import Lines, lines, read_verdicts
-from magistral.flow import Finish, Problem, Trace, Verdict
+from magistral.flow import Problem, Trace, Verdict
 from magistral.text.trace import parse
 from magistral.verifiers.choice import read_key
 from magistral.verifiers.judges import Judges
+from tests.eval.fakes import MANY, SUMS, Echo, measure, right, seed_of
 
-SUMS = [Problem(id=f"sum-{i}", question=f"{i} + 1 = ?", reference=str(i + 1)) for i in range(6)]
-MANY = [Problem(id=f"sum-{i}", question=f"{i} + 1 = ?", reference=str(i + 1)) for i in range(20)]
 GPQA = Problem(
     id="g", question="Which?", kind="choice",
     reference=json.dumps({"key": "A", "options": ["right", "x", "y", "z"], "canary": "GUID 1"}),
 )  # fmt: skip
-SETTINGS = Measuring(
-    name="gsm8k", benchmark="gsm8k", model="fake", n_problems=6, data="", n_runs=2, temperature=0.7, top_p=1.0, max_tokens=64
-)
-
-
-def seed_of(name: str, index: int) -> int:
-    return hash_of(f"{name}/{index}")
-
-
-def hash_of(text: str) -> int:
-    return sum((i + 1) * ord(c) for i, c in enumerate(text))
-
-
-class Echo:
-    """Answers each request one step after it was asked, all of a group at once, by `say(request, place)`."""
-
-    def __init__(self, say: Callable[[Request, int], str], fails: Sequence[str] = ()) -> None:
-        self.say, self.fails = say, set(fails)
-        self.asked: Counter[tuple[Any, int]] = Counter()
-        self.most = 0
-        self._waiting: list[Request] = []
-
-    @property
-    def idle(self) -> bool:
-        return not self._waiting
-
-    def submit(self, request: Request) -> None:
-        self._waiting.append(request)
-        self.most = max(self.most, sum(len(r.seeds) for r in self._waiting))
-        self.asked.update((request.key, seed) for seed in request.seeds)
-
-    def step(self) -> list[Written]:
-        request = self._waiting.pop(0)
-        if request.key[0] in self.fails:  # type: ignore[index]
-            raise EngineFailed("HTTP 503: busy", request.key)
-        return [
-            Written(request=request, index=i, tokens=[1, 2, 3], text=self.say(request, i), finish=Finish.STOP)
-            for i in range(len(request.seeds))
-        ]
-
-
-def right(request: Request, place: int) -> str:
-    question = str(request.messages[0].content)
-    return f"<think>\nI add.\n</think>\n\\boxed{{{int(question.split()[0]) + 1}}}"
-
-
-def voice(engine: Echo, *, n_group: int = 2, n_in_flight: int = 4) -> Voice:
-    from magistral.text.message import Message
-
-    return Voice(
-        engine=engine, words=lambda q: ((), (Message(role="user", content=q),)), read=lambda w: parse(w.text),
-        n_group=n_group, n_in_flight=n_in_flight,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def judges() -> Iterator[Judges]:
-    with Judges() as made:
-        yield made
-
-
-def measure(folder: Path, engine: Echo, judges: Judges, problems: Sequence[Problem] = SUMS, n_runs: int = 2) -> Spent:
-    with Lines(folder / "completions.jsonl") as completions, Lines(folder / "verdicts.jsonl") as verdicts:
-        left = plan(problems, n_runs, seed_of, completions.keys())
-        with Grading(judges, verdicts, problems) as grading:
-            judge_stored(completions, verdicts.keys(), grading)
-            return Asking(SETTINGS, voice(engine), completions, grading).all_of(left, on_written=lambda n: None)
 
 
 def test_every_completion_is_asked_once_stored_with_its_seed_and_judged(tmp_path: Path, judges: Judges) -> None:
@@ -145,54 +76,6 @@ def test_what_an_engine_gave_up_on_is_no_wrong_answer(tmp_path: Path, judges: Ju
         require_all(spent)
     require_all(measure(tmp_path, Echo(right), judges))
     assert read_verdicts(tmp_path / "verdicts.jsonl").num_rows == 12
-
-
-def test_an_engine_that_refuses_ends_the_asking_and_keeps_what_was_in_flight(tmp_path: Path, judges: Judges) -> None:
-    class Poor(Echo):
-        def submit(self, request: Request) -> None:
-            if len(self.asked) >= 4:
-                raise UserError("the budget is spent")
-            super().submit(request)
-
-    with pytest.raises(UserError, match="the budget is spent"):
-        measure(tmp_path, Poor(right), judges)
-    assert len(list(lines(tmp_path / "completions.jsonl"))) == 4
-
-
-class Priced(Echo):
-    """Sets 10 aside for each request, which then costs 2, of a budget of 21."""
-
-    spent = 0
-
-    def submit(self, request: Request) -> None:
-        if self.spent + 10 * (len(self._waiting) + 1) > 21:
-            raise BudgetSpent("the budget is spent")
-        super().submit(request)
-
-    def step(self) -> list[Written]:
-        self.spent += 2
-        return super().step()
-
-
-def test_what_is_set_aside_for_answers_in_flight_is_waited_for_before_a_budget_is_called_spent(
-    tmp_path: Path, judges: Judges
-) -> None:
-    with pytest.raises(BudgetSpent):
-        measure(tmp_path, engine := Priced(right), judges, MANY, n_runs=2)
-    # each of 6 leaves room for another; after six, 12 are spent and 9 are left, which is less than 10
-    assert (engine.spent, len(list(lines(tmp_path / "completions.jsonl")))) == (12, 12)
-
-
-def test_an_engine_that_fails_eight_times_in_a_row_is_asked_no_further(tmp_path: Path, judges: Judges) -> None:
-    engine = Echo(right, fails=[p.id for p in MANY])
-    with pytest.raises(RunFailed, match=r"^8 requests in a row failed: HTTP 503: busy; go on with --resume"):
-        measure(tmp_path, engine, judges, MANY, n_runs=1)
-    assert sum(engine.asked.values()) <= 8 + 4  # and what was in flight
-
-
-def test_failures_with_an_answer_between_them_do_not_end_the_asking(tmp_path: Path, judges: Judges) -> None:
-    spent = measure(tmp_path, Echo(right, fails=[p.id for p in MANY[1::2]]), judges, MANY, n_runs=1)
-    assert spent.n_failed == 10
 
 
 def test_tokens_that_nobody_counted_are_guessed_from_characters_and_marked() -> None:
@@ -306,7 +189,7 @@ def test_a_line_that_something_else_broke_is_named(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from tests.eval.test_measure import Echo, measure, right
+from tests.eval.fakes import Echo, measure, right
 from magistral.verifiers.judges import Judges
 def slowly(request, place):
     time.sleep(0.05)

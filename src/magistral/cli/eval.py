@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -114,7 +115,9 @@ def command(
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(metavar="AMOUNT", min=0, help="Spend no more than this at an endpoint.", rich_help_panel=ASKING),
+        typer.Option(
+            metavar="AMOUNT", min=0, help="Spend no more than this at an endpoint, resumed or not.", rich_help_panel=ASKING
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=1, help="Completions judged at once.", rich_help_panel=JUDGING)
@@ -164,6 +167,8 @@ def command(
         model=model, data=data, selection=selection, n_problems=problems, n_runs=runs, temperature=temperature, top_p=top_p,
         max_tokens=max_tokens, seed=seed, system=system, version=version,
     )  # fmt: skip
+    if resume and budget is not None and prices is not None:
+        budget = _what_is_left(budget, prices, [out / name for name in names])
     means = Means(engine=engine, weights=weights, window=window, n_slots=slots, threads=threads, prices=prices, budget=budget)
     with Judges(n_workers=workers, require_isolation=require_isolation) as judges:
         if names:
@@ -178,6 +183,17 @@ OF_ASKING = (
     "engine", "weights", "window", "slots", "price_in", "price_out", "budget",
 )  # fmt: skip
 OF_JUDGING = ("data", "workers", "require_isolation", "regrade", "compare")
+
+
+def _what_is_left(budget: float, prices: tuple[float, float], folders: list[Path]) -> float:
+    """Of a budget that is for all stretches of these runs together."""
+    from magistral.eval.store import spent_before
+
+    if not (before := math.fsum(spent_before(folder, prices) for folder in folders)):
+        return budget
+    left = max(0.0, budget - before)
+    typer.echo(f"budget: {before:.6f} of {budget:g} was spent before, {left:.6f} is left")
+    return left
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:

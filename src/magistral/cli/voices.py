@@ -41,7 +41,7 @@ def voice_of(model: str, prompt: Prompt, means: Means, *, longest: int) -> Itera
     try:
         yield voice
     finally:
-        voice.engine.close()  # type: ignore[attr-defined]
+        voice.close()
 
 
 def _elsewhere(place: Endpoint, prompt: Prompt, means: Means) -> Voice:
@@ -60,8 +60,9 @@ def _elsewhere(place: Endpoint, prompt: Prompt, means: Means) -> Voice:
         said = written.counted
         return said if said and can_be_true(said, len(written.text), written.request.max_tokens) else None
 
+    engine = HttpEngine(place, budget=budget, n_parallel=means.n_slots)
     return Voice(
-        engine=HttpEngine(place, budget=budget, n_parallel=means.n_slots), n_group=1, n_in_flight=2 * means.n_slots,
+        engine=engine, meter=budget, close=engine.close, n_group=1, n_in_flight=2 * means.n_slots,
         words=lambda question: ((), (*told, Message(role="user", content=question))),
         read=lambda written: parse(written.text, place.marks), count=believed,
     )  # fmt: skip

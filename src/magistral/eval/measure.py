@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from magistral.engines.ask import FAILED_IN_A_ROW
+from magistral.engines.ask import FAILED_IN_A_ROW, Meter
 from magistral.engines.base import BudgetSpent, Counted, EngineFailed, Request, Writer, Written
 from magistral.errors import RunFailed, UserError
 from magistral.eval.ask import Asked, Key, groups
 from magistral.eval.judge import verdict_row
 from magistral.eval.protocol import Measuring
-from magistral.eval.store import Lines
+from magistral.eval.store import Lines, add_spent
 from magistral.flow import Problem, Trace
 from magistral.text.message import Message
 from magistral.verifiers.judges import Judges
@@ -51,6 +51,10 @@ class Voice:
     """Completions asked for at once: enough that the engine never runs dry."""
     count: Callable[[Written], Counted | None] = by_tokens
     """Its tokens; None where nobody says them who can be believed."""
+    meter: Meter | None = None
+    """What has been spent so far, where there is a budget."""
+    close: Callable[[], None] = lambda: None
+    """Gives up what is in flight, which then counts as spent."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,23 +120,39 @@ class Asking:
         """A group that the budget has no room for while others are in flight."""
         self._refused: UserError | None = None
         self._failed_in_a_row = 0
+        self._noted = voice.meter.spent if voice.meter else 0.0
 
     def all_of(self, plan: Iterator[Asked], *, on_written: Callable[[int], None]) -> Spent:
         """Raises UserError, once what is in flight has come, where the engine refuses to be asked further: a question too long
         for its window, a budget that is spent. Raises RunFailed at once where the engine is gone."""
-        start, waiting = time.perf_counter(), groups(plan, self.voice.n_group)
+        start = time.perf_counter()
+        try:
+            self._ask(groups(plan, self.voice.n_group), on_written)
+        except BaseException:
+            self.voice.close()
+            raise
+        finally:
+            self._note_spent()
+        self.spent.seconds = time.perf_counter() - start
+        if self._refused is not None:
+            raise self._refused
+        return self.spent
+
+    def _ask(self, waiting: Iterator[list[Asked]], on_written: Callable[[int], None]) -> None:
         while self._fill(waiting) or not self.voice.engine.idle:
             before = time.perf_counter()
             written = self._step()
             self.spent.busy_s += time.perf_counter() - before
             for w in written:
                 self._keep(w)
+            self._note_spent()
             on_written(len(written))
             self.grading.check()
-        self.spent.seconds = time.perf_counter() - start
-        if self._refused is not None:
-            raise self._refused
-        return self.spent
+
+    def _note_spent(self) -> None:
+        if self.voice.meter and (amount := self.voice.meter.spent - self._noted) > 0:
+            add_spent(self.completions.path.parent, amount)
+            self._noted += amount
 
     def _fill(self, waiting: Iterator[list[Asked]]) -> bool:
         """Ask until enough is in flight; False where nothing more is to be asked."""

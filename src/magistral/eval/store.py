@@ -2,6 +2,7 @@
 
 completions.jsonl   a line a completion: its problem's id, index, seed, text cut in two, tokens, how it ended
 verdicts.jsonl      a line a verdict: outcome, reason, answer, and what the completion was like
+spent.jsonl         a line whenever the budget of an endpoint went down: by how much; so --resume goes on counting
 verdicts.parquet    the same with equal answers numbered alike; written whole when all are judged (columns: SCHEMA)
 
 A killed process leaves at most a line cut short, which is taken away; so a resumed run asks for nothing twice.
@@ -10,6 +11,7 @@ A killed process leaves at most a line cut short, which is taken away; so a resu
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +62,28 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
             except ValueError:
                 raise RunFolderError(f"{path}, line {number} is no JSON: the file was changed by something else") from None
             yield row
+
+
+def add_spent(folder: Path, amount: float) -> None:
+    with Lines(folder / "spent.jsonl") as costs:
+        costs.add({"spent": amount})
+
+
+def spent_before(folder: Path, prices: tuple[float, float]) -> float:
+    """What a run that was cut short has cost: as its budget counted it, what failed included, and no less than the stored
+    completions cost at `prices` (of a million tokens, read and written), since it may have begun without a budget."""
+    counted = math.fsum(row["spent"] for row in _whole_lines(folder / "spent.jsonl"))
+    stored = math.fsum(
+        row["n_prompt"] * prices[0] + row["n_tokens"] * prices[1] for row in _whole_lines(folder / "completions.jsonl")
+    )
+    return max(counted, stored / 1e6)
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Of a file that nobody may have mended since a kill, and that need not be there; it is left as it is."""
+    if path.exists():
+        with path.open("rb") as file:
+            yield from (json.loads(line) for line in file if line.endswith(b"\n"))
 
 
 def _cut_torn_line(path: Path) -> None:
