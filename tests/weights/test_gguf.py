@@ -125,6 +125,17 @@ def test_quantised_tensors_come_as_floats_near_the_original(tiny: Callable[..., 
     assert 0 < np.abs(data - weight).max() <= np.abs(weight).max() / 127
 
 
+def test_a_type_that_nothing_reads_is_an_error(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_tensor("token_embd.weight", np.zeros((1, 40), dtype=np.uint8), raw_dtype=GGMLQuantizationType.Q8_1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=r"'token_embd\.weight' is of type Q8_1, which is not covered"):
+        GgufFile(tmp_path / "m.gguf")
+
+
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [("rope_freqs.weight", "rope scaling"), ("blk.0.ffn_gate_exps.weight", "'blk.0.ffn_gate_exps.weight'")],

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magistral.errors import ModelError
-from magistral.weights.kinds import Bytes, from_floats, n_bytes, recast, row_bytes, to_floats
+from magistral.weights.kinds import Bytes, from_floats, known, n_bytes, recast, row_bytes, to_floats
 
 
 def row(*numbers: float) -> np.ndarray:
@@ -74,6 +74,14 @@ def test_a_number_over_float16_is_an_error_and_no_infinity() -> None:
     with pytest.raises(ModelError, match="70000 is over float16's 65504"):
         from_floats(row(1.0, 70000.0), "F16")
     assert from_floats(row(65504.0), "F16").view(np.float16).tolist() == [[65504.0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "covered"),
+    [("Q4_K", True), ("BF16", True), ("MXFP4", True), *((kind, False) for kind in ("Q8_1", "Q8_K", "Q1_0", "I8", "F64", "x"))],
+)
+def test_a_type_is_known_only_where_its_numbers_can_be_read(kind: str, covered: bool) -> None:
+    assert known(kind) == covered
 
 
 def test_a_row_that_does_not_divide_into_blocks_is_an_error() -> None:

@@ -20,7 +20,18 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 FLOATS = {"F32": 4, "F16": 2, "BF16": 2}
 """Plain types and their bytes a number: what Hugging Face and Mistral folders may hold here."""
 WRITABLE = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
-_KINDS = {kind.name: kind for kind in GGML_QUANT_SIZES if kind.name not in ("F64", "I8", "I16", "I32", "I64")}
+
+
+def _is_readable(kind: GGMLQuantizationType) -> bool:
+    """Some types of llama.cpp are made while it computes and are in no file: nothing reads them back."""
+    try:
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), dtype=np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True
+
+
+_KINDS = {kind.name: kind for kind in GGML_QUANT_SIZES if _is_readable(kind)}
 
 
 def known(kind: str) -> bool:
