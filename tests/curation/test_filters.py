@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 
-from magistral.curation.candidate import Candidate
-from magistral.curation.contamination import Contamination
+from magistral.curation.candidate import Candidate, benchmark_questions
+from magistral.curation.contamination import Contamination, prose_of
 from magistral.curation.difficulty import Votes
 from magistral.curation.duplicates import Duplicates
 from magistral.curation.form import form, judged
+from magistral.curation.sources.programs import MBPP_TEST
 from magistral.curation.stage import Dropped
 from tests.curation.planted import Planted, precision_and_recall, story
 
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 N = 60
 """Of each kind, and ten times as many that must stay."""
 
@@ -177,6 +180,69 @@ def test_nothing_of_a_benchmark_that_must_not_be_published_is_shown() -> None:
     assert isinstance(found, Dropped)
     assert "particle" not in found.candidate.line
     assert found.detail == "gpqa 1: 100% of its runs of 8 words"
+
+
+MBPP = "Write a function to find the area of a square. It must pass these tests:\n```python\nassert area(2) == 4\n```"
+CUBES = (
+    'def cubes(n):\n    """ Return the cubes of all odd numbers up to n,\n    largest first.\n'
+    '    >>> cubes(3)\n    [27, 1]\n    """\n'
+)
+HALF = 'def half(s: str):\n    """Return the first half of s.\n    For example half(\'ab\') is \'a\'.\n    """'
+
+
+@pytest.mark.parametrize(
+    ("question", "prose"),
+    [
+        (MBPP, "Write a function to find the area of a square."),
+        (CUBES, "Return the cubes of all odd numbers up to n,\n    largest first."),
+        (HALF, "Return the first half of s."),
+        ("/*\nReturn the sum.\nsum({1}) => 1\n*/\nint sum(vector<int> v) {", "Return the sum."),
+        ("What is 17 times 19?", ""),
+    ],
+    ids=["asserts", "a docstring with calls", "a docstring with words", "C++", "no code"],
+)
+def test_the_prose_of_a_question_of_programs(question: str, prose: str) -> None:
+    assert prose_of(question).strip() == prose
+
+
+@pytest.mark.parametrize(
+    ("question", "is_found"),
+    [
+        ("Write a function to find the area of a square.", True),
+        ("In Python: write a function to find the area of a square. Its name is `area`.", True),
+        ("Write a function to find the area of a circle.", False),
+        ("Return the cubes of all odd numbers up to n, largest first.", True),
+        ("Return the cubes of all even numbers up to n, largest first.", False),
+        ('def h(s):\n    """Return the first half of s.\n\n    h("ab") == "a"\n    """', True),
+        ("Return the first half of s in reverse.", False),
+        ("Solve with care. What is 17 times 19? Show each step.", True),
+        ("What is 17 times 19 minus 4?", False),
+        ("First a product: What is 17 times 19", True),
+        ("Take care. Solve for $x$. Here $x + 2 = 9$.", False),
+        ("Solve for $x$.", True),
+        ("Take care. Compute $5!$ Show all.", True),
+    ],
+    ids=["prose", "prose among words", "another pattern", "docstring", "another docstring", "short docstring",
+         "no whole sentence", "between sentences", "more of a sentence", "after a colon", "what stands in many", "all of it", "number and formula"],
+)  # fmt: skip
+def test_prose_and_short_questions_are_found_whole(question: str, is_found: bool) -> None:
+    known = [("b", q, False) for q in (MBPP, CUBES, HALF, "What is 17 times 19?", "Solve for $x$.", "Compute $5!$")]
+    [found] = Contamination(known, n=8, overlap=0.5)(iter([Candidate(id="a", question=question, kind="code")]))
+    assert isinstance(found, Dropped) == is_found
+
+
+def test_the_public_benchmarks_are_found_by_their_prose_and_hardly_in_each_other() -> None:
+    if not DATA.exists():
+        pytest.skip(f"the benchmarks are not here: {DATA}")
+    programs = list(benchmark_questions(("mbpp", "humaneval"), DATA))
+    stripped = [Candidate(id=name, question=prose_of(question), kind="code") for name, question, _ in programs]
+    assert len(dropped(list(Contamination(programs, n=8, overlap=0.5)(iter(stripped))))) == len(programs) == 664
+    rows = [json.loads(line) for line in (DATA / "mbpp" / "mbpp.jsonl").read_text(encoding="utf-8").splitlines()]
+    rest = [Candidate(id=str(r["task_id"]), question=r["text"], kind="code") for r in rows if r["task_id"] not in MBPP_TEST]
+    assert len(rest) == 474
+    assert len(dropped(list(Contamination(programs, n=8, overlap=0.5)(iter(rest))))) <= 7  # say the same as one of the test part
+    math = [Candidate(id=name, question=q) for name, q, _ in benchmark_questions(("math500", "gsm8k", "aime24"), DATA)]
+    assert not dropped(list(Contamination(programs, n=8, overlap=0.5)(iter(math))))
 
 
 @pytest.mark.parametrize(
