@@ -141,7 +141,9 @@ def test_an_endpoint_that_fails_and_stalls_gives_every_trace_once(tmp_path: Path
     assert first.asked == again.asked == 4 * len(PROBLEMS)
     assert len(lines(tmp_path / "traces.jsonl")) == 2 * len(PROBLEMS)
     assert set(endpoint.answered.values()) == {1}
-    assert first.spent == pytest.approx(4 * len(PROBLEMS) * 50 / 1e6)
+    n_unknown = sum(faults[i % len(faults)] in ("cut", "stall") for i in range(endpoint.n_requests))
+    most = (first.spent * 1e6 - 4 * len(PROBLEMS) * 50) / n_unknown
+    assert 409 < most < 411, "of one that was cut or never came: 9 to 11 bytes of question and 400 tokens"
 
 
 def test_a_budget_ends_the_asking_keeps_what_came_and_may_be_raised(tmp_path: Path) -> None:
