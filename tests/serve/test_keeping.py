@@ -114,6 +114,22 @@ def test_a_conversation_is_its_owner_s_alone(kept: Conversations) -> None:
     assert kept.list("ann", "secret") == kept.list("ann") == []
 
 
+def test_of_what_is_deleted_no_word_stands_in_the_files(kept: Conversations, tmp_path: Path) -> None:
+    def n_files(word: str) -> int:  # FTS5 keeps of a word only the end in which it differs from the one before
+        return sum(word[1:].encode() in file.read_bytes().lower() for file in tmp_path.glob("server.db*"))
+
+    for i in range(20):
+        kept.put("ann", f"conversation-{i}", body(f"Title {i}", thinking=f"zqxwvk{i}y and what others say too " * 50))
+    kept.put("ann", "conversation-7", body("other", text="zqxwvk7y stands in its first version alone"))
+    kept.put("ann", "conversation-8", body("zqhidden", thinking="xzqhidden " * 1000))
+    assert n_files("zqhidden") > 0
+    kept.delete("ann", "conversation-8")
+    assert n_files("zqhidden") == 0
+    kept.delete("ann", "conversation-7")
+    assert n_files("zqxwvk7y") == 0
+    assert [c["title"] for c in kept.list("ann", "zqxwvk6y")] == ["Title 6"]
+
+
 BAD: dict[str, tuple[str, Any]] = {
     "a short id": ("x", body("t")),
     "a path": ("../../etc/passwd", body("t")),
