@@ -287,6 +287,27 @@ def test_weights_that_are_no_numbers_are_an_error(bad: float, tiny: Tiny, tmp_pa
         load_model(str(hf))
 
 
+@pytest.mark.parametrize("kind", ["", "F16", "Q8_0"])
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_not_written(bad: float, kind: str, tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny(n_words=257)
+    with torch.no_grad():
+        dict(model.named_parameters())["layers.1.mlp.up_proj.weight"][3, 5] = bad
+    hf = save_hf(tmp_path / "hf", model)
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight holds numbers that are not finite"):
+        made(hf, tmp_path / "m.gguf", kind=kind)
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_a_number_too_large_for_the_new_type_is_not_written(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny(n_words=257)
+    with torch.no_grad():
+        dict(model.named_parameters())["layers.1.mlp.up_proj.weight"][3, 5] = 1e9
+    hf = save_hf(tmp_path / "hf", model)
+    with pytest.raises(ModelError, match=r"up_proj\.weight holds numbers that are too large for Q8_0"):
+        made(hf, tmp_path / "m.gguf", kind="Q8_0")
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magistral.errors import ModelError
-from magistral.weights.kinds import Bytes, from_floats, known, n_bytes, recast, row_bytes, to_floats
+from magistral.weights.kinds import Bytes, all_finite, from_floats, known, n_bytes, recast, row_bytes, to_floats
 
 
 def row(*numbers: float) -> np.ndarray:
@@ -82,6 +82,31 @@ def test_a_number_over_float16_is_an_error_and_no_infinity() -> None:
 )
 def test_a_type_is_known_only_where_its_numbers_can_be_read(kind: str, covered: bool) -> None:
     assert known(kind) == covered
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [(kind, number) for kind in ("F32", "F16", "BF16") for number in (float("nan"), float("inf"), float("-inf"))],
+)
+def test_what_is_no_number_is_seen(kind: str, number: float) -> None:
+    assert all_finite(from_floats(row(1.0, -0.0, 65504.0), kind), kind)
+    assert not all_finite(from_floats(row(1.0, number, 65504.0), kind), kind)
+
+
+@pytest.mark.parametrize(
+    "kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "TQ2_0"]
+)
+def test_blocks_are_finite_just_where_their_numbers_are(kind: str) -> None:
+    width = row_bytes(kind, 256)
+    found = set()
+    for place in range(1, width):
+        blocks = np.full((2, width), 0x3B, dtype=np.uint8)
+        blocks[1, place - 1 : place + 1] = 0x00, 0x7C  # infinity, where a float16 lies there
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            finite = bool(np.isfinite(to_floats(blocks, kind)).all())
+        assert all_finite(blocks, kind) == finite
+        found.add(finite)
+    assert found == {True, False}
 
 
 def test_a_row_that_does_not_divide_into_blocks_is_an_error() -> None:

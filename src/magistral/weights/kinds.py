@@ -19,6 +19,15 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 FLOATS = {"F32": 4, "F16": 2, "BF16": 2}
 """Plain types and their bytes a number: what Hugging Face and Mistral folders may hold here."""
+_EXPONENT: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
+    "F32": (np.uint32, 0x7F80_0000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80),
+}  # fmt: skip
+"""Bits which are all set in what is infinite or no number, and only there."""
+_SCALES = {
+    **dict.fromkeys(("Q8_0", "Q4_0", "Q5_0"), (0,)), **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
+    "Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,),
+}  # fmt: skip
+"""Bytes from a block's start to its float16 scales: all else in it is whole numbers."""
 WRITABLE = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
 
 
@@ -68,6 +77,17 @@ def to_floats(rows: Bytes, kind: str) -> Floats:
     return dequantize(rows, _KINDS[kind]).astype(np.float32, copy=False)
 
 
+def all_finite(rows: Bytes, kind: str) -> bool:
+    """[R, bytes of a row] hold neither infinities nor what is no number. Cheap: of blocks their scales alone are looked at."""
+    if kind in _EXPONENT:
+        number, exponent = _EXPONENT[kind]
+        return not ((rows.view(number) & exponent) == exponent).any()
+    if kind not in _SCALES:
+        return all(bool(np.isfinite(to_floats(row[None], kind)).all()) for row in rows)
+    blocks = rows.reshape(-1, GGML_QUANT_SIZES[_KINDS[kind]][1])
+    return all(all_finite(np.ascontiguousarray(blocks[:, at : at + 2]), "F16") for at in _SCALES[kind])
+
+
 def from_floats(numbers: Floats, kind: str) -> Bytes:
     """[R, width] -> [R, bytes of a row], each number to the nearest that the type has.
 
@@ -79,7 +99,7 @@ def from_floats(numbers: Floats, kind: str) -> Bytes:
             raise ModelError(f"a weight of {np.abs(numbers).max():g} is over float16's 65504: use bf16 or f32")
         return half.view(np.uint8)
     try:
-        with np.errstate(divide="ignore", invalid="ignore"):  # a block of zeros
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a block of zeros; a scale over 65504
             packed = quantize(np.ascontiguousarray(numbers), _KINDS[kind])
     except (NotImplementedError, QuantError):
         raise ModelError(f"{kind} cannot be written here; what can: {', '.join(WRITABLE)}") from None

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from magistral.errors import UserError
-from magistral.weights.kinds import FLOATS, n_bytes, recast
+from magistral.errors import ModelError, UserError
+from magistral.weights.kinds import FLOATS, all_finite, n_bytes, recast
 from magistral.weights.safetensors import header_bytes
 from magistral.weights.stored import Stored, paired
 
@@ -144,7 +144,11 @@ def _write_tensor(file: BinaryIO, target: Target, advance: Callable[[int], None]
     source = target.source
     assert len(source.shape) > 1 or target.kind in FLOATS, target.name
     for rows in source.chunks(target.n_heads):
+        if not all_finite(rows, source.kind):
+            raise ModelError(f"{source.file}: {source.name} holds numbers that are not finite: the model is broken")
         cast = recast(rows, source.kind, target.kind)
+        if cast is not rows and not all_finite(cast, target.kind):
+            raise ModelError(f"{source.file}: {source.name} holds numbers that are too large for {target.kind}: choose f32")
         data = paired(cast, len(cast) * target.n_heads // source.shape[0]) if target.n_heads else cast
         file.write(data.data)
         n += data.nbytes
