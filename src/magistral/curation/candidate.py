@@ -9,11 +9,16 @@ from typing import Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from magistral.curation.sources.base import Row
 from magistral.curation.sources.benchmarks import BENCHMARKS, read_benchmark
 from magistral.curation.sources.files import read_rows, stem_of
 from magistral.errors import UserError
 from magistral.flow import Problem
+from magistral.registry import nearest
+from magistral.verifiers import VERIFIERS
 
+UNREADABLE = "unreadable"
+"""The note of a row that is no candidate: its fault. The first stage drops it."""
 QUESTIONS = ("question", "problem", "prompt", "text")
 """Columns that a question is looked for in."""
 REFERENCES = ("reference", "answer", "final_answer")
@@ -59,6 +64,31 @@ class Candidate(BaseModel):
             return json.dumps(value)
         return str(value) if isinstance(value, (int, float)) else value
 
+    @field_validator("options", "solutions", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        """A cell of a table holds a list as JSON."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"a list is wanted, in a table as JSON, and this is {value[:40]!r}") from None
+
+    @field_validator("solutions", mode="before")
+    @classmethod
+    def _in_a_language(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)) and any(isinstance(solution, str) for solution in value):
+            raise ValueError('a solution is {"language": "python", "source": "…"}, and one is a bare text')
+        return value
+
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in VERIFIERS:
+            raise ValueError(f"no verifier named {value!r}; {nearest(value, VERIFIERS)}")
+        return value
+
     @property
     def flow(self) -> Problem:
         """As verifiers and engines know it."""
@@ -83,17 +113,32 @@ class Candidate(BaseModel):
 
 
 def raw_candidates(paths: Iterable[Path]) -> Iterator[Candidate]:
-    """Rows of files or data sets of a hub; one without an id is called by its file and place.
+    """Rows of files or data sets of a hub; one without an id is called by its file and place. A row that is no candidate has
+    its fault, with file, line and id, as its note UNREADABLE.
 
-    Raises UserError, with file and line, for what is no candidate."""
+    Raises UserError where that is so of every row of a file, and for what is no row."""
     for path in paths:
+        first_fault, is_read = "", False
         for number, row in enumerate(read_rows(path), 1):
-            values = {"id": f"{stem_of(path)}-{number}"} | {k: v for k, v in row.values.items() if v is not None}
-            try:
-                yield Candidate.model_validate(values)
-            except ValidationError as e:
-                fault = e.errors()[0]
-                raise UserError(f"{row.where}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+            candidate = _candidate(row, f"{stem_of(path)}-{number}")
+            fault = candidate.notes.get(UNREADABLE)
+            first_fault, is_read = first_fault or fault or "", is_read or fault is None
+            yield candidate
+        if first_fault and not is_read:
+            raise UserError(first_fault)
+
+
+def _candidate(row: Row, name: str) -> Candidate:
+    """`name`: of one that has none. An empty cell of a table is a value that is absent."""
+    values = {"id": name} | {k: v for k, v in row.values.items() if not (v is None or (isinstance(v, str) and not v.strip()))}
+    try:
+        return Candidate.model_validate(values)
+    except ValidationError as e:
+        fault = e.errors()[0]
+        said = f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+        question = next((values[column] for column in QUESTIONS if isinstance(values.get(column), str)), "")
+        called = str(values["id"])
+        return Candidate(id=called, question=question, notes={UNREADABLE: f"{row.where}: {said} (id {called!r})"})
 
 
 def read_candidates(path: Path) -> Iterator[Candidate]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from magistral.curation.candidate import Candidate
+from magistral.curation.candidate import UNREADABLE, Candidate
 from magistral.curation.stage import Dropped
 
 NAME = "format"
@@ -68,6 +68,8 @@ def form(candidates: Iterator[Candidate]) -> Iterator[Candidate | Dropped]:
 
 def judged(candidate: Candidate) -> Candidate | Dropped:
     """The candidate, as an open question if it was a choice; or why it is dropped."""
+    if fault := candidate.notes.get(UNREADABLE):
+        return Dropped(candidate, "cannot be read", fault)
     question = candidate.question.strip()
     if candidate.kind == "code":
         return candidate if question else Dropped(candidate, "incomplete", "no question")
