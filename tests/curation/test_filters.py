@@ -223,7 +223,8 @@ def test_the_prose_of_a_question_of_programs(question: str, prose: str) -> None:
         ("Take care. Compute $5!$ Show all.", True),
     ],
     ids=["prose", "prose among words", "another pattern", "docstring", "another docstring", "short docstring",
-         "no whole sentence", "between sentences", "more of a sentence", "after a colon", "what stands in many", "all of it", "number and formula"],
+         "no whole sentence", "between sentences", "more of a sentence", "after a colon",
+         "what stands in many", "all of it", "number and formula"],
 )  # fmt: skip
 def test_prose_and_short_questions_are_found_whole(question: str, is_found: bool) -> None:
     known = [("b", q, False) for q in (MBPP, CUBES, HALF, "What is 17 times 19?", "Solve for $x$.", "Compute $5!$")]

@@ -99,11 +99,11 @@ def short_runs(question: str, n: int) -> set[str]:
     parts = [words for part in _SENTENCE_ENDS.split(question) if (words := words_of(part))]
     found = set()
     for i in range(len(parts)):
-        words: list[str] = []
+        run: list[str] = []
         for part in parts[i:]:
-            words += part
-            if len(words) >= n:
+            run += part
+            if len(run) >= n:
                 break
-            if len(words) >= LEAST or numbers_of(words):
-                found.add(" ".join(words))
+            if len(run) >= LEAST or numbers_of(run):
+                found.add(" ".join(run))
     return found
