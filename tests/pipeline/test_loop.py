@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from random import Random
 from statistics import fmean
 
@@ -8,9 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magistral.errors import RunFailed, TrainingFailed
-from magistral.pipeline.loop import why_useless
+from magistral.flow import Scored
+from magistral.pipeline.loop import run, why_useless
 from magistral.pipeline.roles import Roles, Trained
-from tests.pipeline.fakes import FakeGenerator, FakeRecord, FakeTrainer, FakeVerifier, completion, drive, pace, scored
+from magistral.pipeline.waits import Waits
+from tests.pipeline.fakes import (
+    FakeGenerator,
+    FakeRecord,
+    FakeTrainer,
+    FakeVerifier,
+    ask_forever,
+    completion,
+    drive,
+    pace,
+    scored,
+)
 
 
 def test_every_step_trains_on_whole_batches_in_the_order_of_asking() -> None:
@@ -43,6 +57,38 @@ def test_a_failure_in_one_loop_is_the_failure_of_the_run() -> None:
         drive(Roles(FakeGenerator(), FakeVerifier(), Broken()), record)
     assert failure.group_contains(TrainingFailed, match="no number; the batch is in failed.parquet")
     assert record.failed_versions == [1]
+
+
+@pytest.mark.parametrize("n_turns", [0, 1, 20], ids=["as it begins", "amid it", "as the weights are sent"])
+def test_a_step_under_way_at_ctrl_c_is_finished_and_written_down(n_turns: int) -> None:
+    class Slow(FakeTrainer):
+        async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> Trained:
+            """As an actor's: once begun it cannot be stopped."""
+            trained = await super().step(groups, version)
+            begun.set()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return trained
+
+    class SlowToLoad(FakeGenerator):
+        async def load(self, weights: object, version: int) -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    async def interrupted() -> None:
+        roles = Roles(SlowToLoad(), FakeVerifier(), trainer)
+        running = asyncio.create_task(run(ask_forever(), roles, record, version=1, pace=pace, waits=Waits()))
+        await begun.wait()
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    begun, trainer, record = asyncio.Event(), Slow(), FakeRecord()
+    asyncio.run(interrupted())
+    assert trainer.steps == [[0, 1]]
+    assert len(record.ages) == 2  # both groups of that step
 
 
 @settings(max_examples=60, deadline=None)

@@ -102,6 +102,21 @@ def test_in_lockstep_ray_gives_the_same_bits_as_one_process_and_lost_workers_are
     assert "generator-0: ActorDiedError" in said
 
 
+def test_ctrl_c_amid_a_step_leaves_a_checkpoint_of_the_step_that_the_ledger_ends_at(tmp_path: Path) -> None:
+    """Steps of about a second, so that one is under way nearly always."""
+    slow = ("model.scratch={dim=64,n_layers=8,n_heads=2,n_kv_heads=1,hidden_dim=256}", "rl.micro_batch_tokens=256")
+    driver = Driver(tmp_path / "rl", "runtime.kind=ray", "rl.steps=1000", "rl.checkpoint_every=1000", *slow)
+    driver.until_step(2)
+    driver.until(lambda: "waits for trainer" in "\n".join(explain(driver.out / "waits.json", alive=True)), "a step under way")
+    driver.child.send_signal(signal.SIGINT)
+    driver.child.wait(PATIENCE_S)
+    run = read_run(driver.out)
+    assert run.state == "stopped"
+    found = audit(run)  # which compares the trainer's steps with the checkpoint's name
+    assert found.faults == ()
+    assert [folder.name for folder in run.checkpoints.iterdir()] == [f"step-{found.step:06d}"]
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_whole_loses_nothing(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "rl", "runtime.kind=ray", "runtime.n_generators=2")

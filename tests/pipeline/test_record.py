@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from magistral.errors import RunFolderError
 from magistral.flow import Completion, Scored, StepReport
@@ -26,6 +27,7 @@ from magistral.pipeline.make import inline_roles
 from magistral.pipeline.record import Checkpoints, Record
 from magistral.pipeline.roles import Asked, Roles, Trained
 from magistral.pipeline.run import run_rl
+from magistral.recipe import save_recipe
 from tests.pipeline import tiny_run
 from tests.pipeline.fakes import RL, FakeGenerator, FakeTrainer, FakeVerifier, drive, pace
 from tests.pipeline.test_ledger import PROBLEMS
@@ -118,6 +120,20 @@ def test_the_audit_finds_a_group_that_was_skipped_and_a_step_without_its_file(fi
     assert f"group {first} was never closed and is not open" in audit(finished).faults
     (finished.path / "traces" / "step-000002.parquet").unlink()
     assert any("by the ledger, set() by the traces" in fault for fault in audit(finished).faults)
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "faults"),
+    [(6, ()), (8, ("checkpoint step-000003 is of a trainer after 8 optimizer steps, not 6",))],
+    ids=["its own", "a step ahead"],
+)
+def test_the_audit_finds_a_checkpoint_of_another_step(n_steps: int, faults: tuple[str, ...], finished: RunFolder) -> None:
+    recipe = tiny_run.ingredients(finished.path, "rl.n_minibatch=8").recipe  # two minibatches in each batch
+    save_recipe(recipe, finished.path / "recipe.toml")
+    folder = finished.checkpoints / "step-000003"
+    folder.mkdir(parents=True)
+    save_file({"n_steps": torch.tensor(n_steps)}, folder / "trainer-0-of-1.safetensors")
+    assert audit(finished).faults == faults
 
 
 def test_a_run_without_a_ledger_for_its_checkpoint_is_refused_and_left_as_it_is(finished: RunFolder) -> None:

@@ -1,14 +1,17 @@
-"""Does a run's ledger add up? Every asking is trained on, dropped or open: one of them, once; and its traces agree."""
+"""Does a run's ledger add up? Every asking is trained on, dropped or open: one of them, once; its traces agree, and so do its
+checkpoints."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from magistral.log import RunFolder
 from magistral.pipeline.ledger import LedgerFolder
+from magistral.recipe import load_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ def audit(run: RunFolder) -> Audit:
     faults += [f"group {o} is in the ledger {n} times" for o, n in times.items() if n > 1]
     faults += [f"group {o} is in the ledger and was never asked" for o in times if not 0 <= o < n_asked]
     faults += _faults_of_traces(run, trained, step)
+    faults += _faults_of_checkpoints(run)
     if [m["step"] for m in run.metrics() if m["step"] <= step] != list(range(1, step + 1)):
         faults.append("metrics.jsonl does not have each step once")
     n_begun = sum(len(b.tokens) for group in open_groups.values() for b in group)
@@ -61,6 +65,21 @@ def _faults_of_traces(run: RunFolder, trained: dict[int, int], step: int) -> lis
         if steps.get(group, set()) != expected:
             faults.append(f"group {group}: trained on in steps {expected} by the ledger, {steps.get(group, set())} by the traces")
     return faults
+
+
+def _faults_of_checkpoints(run: RunFolder) -> Iterator[str]:
+    """A trainer that is ahead of its checkpoint's name would take a step a second time."""
+    from safetensors import safe_open
+
+    for folder in sorted(run.checkpoints.glob("step-*")):
+        step = int(folder.name.removeprefix("step-"))
+        for file in sorted(folder.glob("trainer-0-of-*.safetensors")):
+            rl = load_recipe(run.path / "recipe.toml").rl
+            assert rl is not None
+            expected = step * (rl.n_batch // rl.n_minibatch)
+            with suppress(FileNotFoundError), safe_open(file, framework="numpy") as state:  # a run that goes on removes old ones
+                if (found := int(state.get_tensor("n_steps"))) != expected:
+                    yield f"checkpoint {folder.name} is of a trainer after {found} optimizer steps, not {expected}"
 
 
 def _rows(run: RunFolder, step: int) -> Iterator[dict[str, Any]]:

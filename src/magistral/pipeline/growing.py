@@ -119,9 +119,10 @@ class Desk:
             row.logprobs += growth.gained.logprobs
             row.versions += growth.gained.versions
             row.finish = growth.finish
-            if all(row.finish is not None for row in group.rows) and not group.whole.done():
-                group.whole.set_result(None)
+            if all(row.finish is not None for row in group.rows):
                 whole.append(growth.ordinal)
+                if not group.whole.done():  # whoever waited for it may have been cancelled, at Ctrl-C
+                    group.whole.set_result(None)
         return whole
 
     def take(self, ordinal: int) -> list[Completion]:

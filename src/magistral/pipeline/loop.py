@@ -39,6 +39,7 @@ async def run(  # noqa: C901, PLR0915 - three loops, on one page on purpose
     curriculum: Iterator[Asked], roles: Roles, record: Record, *, version: int, pace: Callable[[], Pace], waits: Waits
 ) -> None:
     """From `version` to the last one that is to be trained. A failure in any loop is the run's failure (an ExceptionGroup).
+    Whatever ends it, a step that was begun is finished and written down first, if it can be.
 
     `pace` is asked anew each time, since a stage may change it: then what is under way is still trained on, at the new pace."""
     generator, verifier, trainer = roles.generator, roles.verifier, roles.trainer
@@ -100,16 +101,26 @@ async def run(  # noqa: C901, PLR0915 - three loops, on one page on purpose
                 with waits("train", "verify", f"{len(groups)} of {n_groups} groups are scored"):
                     groups.append(await scored.get())
             groups.sort(key=lambda group: group[0].completion.group)  # the order of asking, whichever ended first
+            step = asyncio.ensure_future(take_step(groups))
             try:
-                trained = await trainer.step(groups, version)
-            except TrainingFailed as e:
-                raise TrainingFailed(f"{e}; the batch is in {record.failed(version, groups)}") from None
-            await generator.load(trained.weights, version)
-            record.trained(version, groups, trained)
-            free(n_groups)
-            await record.keep(version)
+                await asyncio.shield(step)
+            except asyncio.CancelledError:
+                # Ctrl-C: no call stops a trainer that is at work, so what it makes is written down: else its weights would be
+                # a step ahead of the ledger
+                await step
+                raise
             version += 1
         raise _DoneError
+
+    async def take_step(groups: list[list[Scored]]) -> None:
+        try:
+            trained = await trainer.step(groups, version)
+        except TrainingFailed as e:
+            raise TrainingFailed(f"{e}; the batch is in {record.failed(version, groups)}") from None
+        await generator.load(trained.weights, version)
+        record.trained(version, groups, trained)
+        free(len(groups))
+        await record.keep(version)
 
     try:
         async with asyncio.TaskGroup() as loops:

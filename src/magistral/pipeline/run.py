@@ -22,7 +22,8 @@ OnStep = Callable[[StepReport], None]
 
 
 def run_rl(ingredients: Ingredients, problems: Sequence[Problem], folder: RunFolder, *, on_step: OnStep) -> None:
-    """Goes on from the folder's ledger if it has one. Ctrl-C leaves a checkpoint of the last whole step.
+    """Goes on from the folder's ledger if it has one. Ctrl-C ends it after the step under way, with a checkpoint; a second one at
+    once, without.
 
     Raises RunFailed (TrainingFailed, with the batch saved) where the run ends as a failure, DiscFull where a checkpoint would
     not fit."""
@@ -46,7 +47,7 @@ async def _run(ingredients: Ingredients, ledger: Ledger, folder: RunFolder, on_s
             await roles.generator.load(await roles.trainer.weights(record.step), record.step)
             try:
                 await run(ledger, roles, record, version=record.step + 1, pace=lambda: ledger.curriculum.pace, waits=waits)
-            except asyncio.CancelledError:  # Ctrl-C
+            except asyncio.CancelledError:  # Ctrl-C: the trainer is not amid a step, and stands where the ledger does
                 await checkpoints.save(record.step, roles.trainer)
                 raise
             await checkpoints.save(record.step, roles.trainer)
