@@ -171,7 +171,44 @@ def test_a_model_on_this_machine_is_measured(tiny: Callable[..., Transformer], d
     kept = [json.loads(line) for line in (out / "gsm8k" / "completions.jsonl").read_text().splitlines()]
     assert {(row["problem_id"], row["index"]) for row in kept} == {(f"gsm8k-{n}", i) for n in (1, 2, 3) for i in range(3)}
     assert all(0 < row["n_tokens"] <= 6 and row["n_prompt"] > 20 for row in kept)
-    assert json.loads((out / "gsm8k" / "eval.json").read_text())["scores"]["truncated"]["value"] > 0
+    result = json.loads((out / "gsm8k" / "eval.json").read_text())
+    assert result["scores"]["truncated"]["value"] > 0
+    assert "weights in int8 instead of full precision" in result["departures"]
+
+    (out / "gsm8k" / "completions.jsonl").write_text("")
+    info = json.loads((out / "gsm8k" / "run.json").read_text())
+    (out / "gsm8k" / "run.json").write_text(json.dumps(info | {"state": "stopped"}))
+    with pytest.raises(UserError, match=r"was begun with weights int8 .* and this is with weights float32"):
+        run(*asked, "--max-tokens", "6", "--window", "200", "--weights", "float32", "--resume")
+
+
+def test_a_system_prompt_of_a_persons_own_is_no_protocol(url: str, data: Path, tmp_path: Path) -> None:
+    asked = ("gsm8k", "--model", f"m={url}", "--data", str(data))
+    assert "--system" not in run(*asked, "--out", str(tmp_path / "plain"))
+    told = run(*asked, "--out", str(tmp_path / "told"), "--system", "The answer is always 204")
+    assert "a system prompt of --system: 'The answer is always 204'" in told
+
+
+def test_how_weights_are_stored_in_a_file_is_told(tmp_path: Path) -> None:
+    import gguf
+    import numpy as np
+
+    from magistral.cli.served import Means
+    from magistral.cli.voices import weights_form
+
+    file = tmp_path / "small.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    kind = gguf.GGMLQuantizationType.Q8_0
+    rows = gguf.quants.quantize(np.ones((2, 32), np.float32), kind)
+    writer.add_tensor("blk.0.ffn_up.weight", rows, raw_dtype=kind)
+    writer.add_tensor("output_norm.weight", np.ones(2, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert weights_form(str(tmp_path), Means(weights="float32")) == "float32"
+    assert weights_form(str(file), Means(weights="int8")) == "Q8_0, int8"
+    assert weights_form(str(file), Means(engine="llamacpp")) == "Q8_0"
 
 
 @pytest.mark.parametrize(

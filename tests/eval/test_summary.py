@@ -10,11 +10,11 @@ import pytest
 from magistral.errors import RunFailed
 from magistral.eval import summary
 from magistral.eval.judge import classes, equality
-from magistral.eval.protocol import PROTOCOLS, Measuring, departures
+from magistral.eval.protocol import PROTOCOLS, UNKNOWN, How, Measuring, departures
 from magistral.eval.published import PUBLISHED
 from magistral.eval.result import add_comparisons, sum_up
 from magistral.eval.scores import share
-from magistral.eval.store import Lines, read_verdicts
+from magistral.eval.store import Lines, hold_to, read_verdicts
 from magistral.flow import Problem
 from magistral.verifiers.judges import Judges
 
@@ -137,8 +137,11 @@ PROBLEMS = [Problem(id=name, question=f"What is {name}?", reference="2") for nam
 ASKING = {"seconds": 1.0, "engine_busy": 0.99, "prices": None}
 
 
-def measured(folder: Path, answers: dict[str, str], settings: Measuring, *, private: bool = False) -> dict[str, Any]:
+def measured(
+    folder: Path, answers: dict[str, str], settings: Measuring, *, private: bool = False, how: How = UNKNOWN
+) -> dict[str, Any]:
     folder.mkdir(parents=True)
+    hold_to(folder, how)
     stored(folder / "verdicts.jsonl", [row(name, 0, answer) for name, answer in answers.items()])
     kept = {"index": 0, "thinking": "I add.", "summary": "2"}
     stored(folder / "completions.jsonl", [{"problem_id": name} | kept for name in answers])
@@ -171,6 +174,35 @@ def test_departures_name_what_differs_from_the_protocol() -> None:
     assert departures(SETTINGS) == []
     changed = SETTINGS.model_copy(update={"n_runs": 2, "selection": "4 of the problems"})
     assert departures(changed) == ["n_runs 2 instead of 1", "4 of the problems"]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (UNKNOWN, []),
+        (How(weights="float32"), []),
+        (How(weights="as stored"), []),
+        (How(weights="int8"), ["weights in int8 instead of full precision"]),
+        (How(weights="Q4_K, float32"), ["weights in Q4_K, float32 instead of full precision"]),
+        (How(own_system=False), ["a system prompt of --system: 'Be brief.'"]),
+    ],
+    ids=["an endpoint", "exact", "llama.cpp, exact", "int8", "a file of 4 bits", "a system prompt"],
+)
+def test_what_else_an_answer_depends_on_is_a_departure(how: How, told: list[str]) -> None:
+    assert departures(SETTINGS.model_copy(update={"system": "Be brief."}), how) == told
+
+
+def test_weights_and_system_prompts_that_differ_are_said_of_a_comparison(tmp_path: Path) -> None:
+    for name, how, system in (("ours", How(weights="int8"), ""), ("other", How(weights="float32"), "Be brief.")):
+        result = measured(
+            tmp_path / name / "gsm8k", {"a": "2", "b": "3"}, SETTINGS.model_copy(update={"system": system}), how=how
+        )
+        assert (result["weights"], result["system"]) == (how.weights, system)
+    add_comparisons(tmp_path / "ours" / "gsm8k", [tmp_path / "other"])
+    (found,) = json.loads((tmp_path / "ours" / "gsm8k" / "eval.json").read_text())["compared"]
+    assert found["flags"] == [
+        "weights int8 against float32", "their system prompts", "ours: weights in int8 instead of full precision"
+    ]  # fmt: skip
 
 
 def test_published_numbers_are_of_benchmarks_that_there_are_and_each_once() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from magistral.cli.served import Means, endpoint, make_engine, trained_prompt
 from magistral.cli.wiring import progress
 from magistral.errors import UserError
 from magistral.eval.measure import Voice
+from magistral.eval.protocol import AS_STORED, How
 
 if TYPE_CHECKING:
     from magistral.engines.base import Counted, Written
@@ -32,16 +34,30 @@ def prompt_of(model: str, version: str | None, system: str | None) -> Prompt:
 def voice_of(model: str, prompt: Prompt, means: Means, *, longest: int) -> Iterator[Voice]:
     """`longest`: the most tokens that an answer may have. Raises UserError where the model cannot be had so."""
     found = endpoint(model)
+    own_system = prompt.system == prompt_of(model, prompt.version, None).system
     if found is None:
         if means.budget is not None:
             raise UserError("--budget goes with an endpoint: a model on this machine costs nothing")
-        yield _here(model, prompt, means, longest)
+        voice = _here(model, prompt, means, longest)
+        yield replace(voice, how=How(weights=weights_form(model, means), own_system=own_system))
         return
-    voice = _elsewhere(found[1], prompt, means)
+    voice = replace(_elsewhere(found[1], prompt, means), how=How(own_system=own_system))
     try:
         yield voice
     finally:
         voice.close()
+
+
+def weights_form(model: str, means: Means) -> str:
+    """As `How` has it."""
+    from magistral.models.find import model_path
+    from magistral.weights.kinds import FLOATS
+    from magistral.weights.read import open_weights
+
+    path = model_path(model)
+    stored = {t.kind for t in open_weights(path).tensors.values()} - set(FLOATS) if path.suffix == ".gguf" else set()
+    computed = [means.weights] if means.engine == "native" else []
+    return ", ".join([*sorted(stored), *computed]) or AS_STORED
 
 
 def _elsewhere(place: Endpoint, prompt: Prompt, means: Means) -> Voice:

@@ -20,8 +20,8 @@ from magistral.engines.base import BudgetSpent, Counted, EngineFailed, Request, 
 from magistral.errors import RunFailed, UserError
 from magistral.eval.ask import Asked, Key, groups
 from magistral.eval.judge import verdict_row
-from magistral.eval.protocol import Measuring
-from magistral.eval.store import Lines, add_spent
+from magistral.eval.protocol import UNKNOWN, How, Measuring
+from magistral.eval.store import Lines, add_spent, hold_to
 from magistral.flow import Problem, Trace
 from magistral.text.message import Message
 from magistral.verifiers.judges import Judges
@@ -51,6 +51,7 @@ class Voice:
     """Completions asked for at once: enough that the engine never runs dry."""
     count: Callable[[Written], Counted | None] = by_tokens
     """Its tokens; None where nobody says them who can be believed."""
+    how: How = UNKNOWN
     meter: Meter | None = None
     """What has been spent so far, where there is a budget."""
     close: Callable[[], None] = lambda: None
@@ -123,8 +124,10 @@ class Asking:
         self._noted = voice.meter.spent if voice.meter else 0.0
 
     def all_of(self, plan: Iterator[Asked], *, on_written: Callable[[int], None]) -> Spent:
-        """Raises UserError, once what is in flight has come, where the engine refuses to be asked further: a question too long
-        for its window, a budget that is spent. Raises RunFailed at once where the engine is gone."""
+        """Raises RunFolderError where what is stored was asked in another way, and RunFailed at once where the engine is gone;
+        UserError, once what is in flight has come, where the engine refuses to be asked further: a question too long for its
+        window, a budget that is spent."""
+        hold_to(self.completions.path.parent, self.voice.how)
         start = time.perf_counter()
         try:
             self._ask(groups(plan, self.voice.n_group), on_written)

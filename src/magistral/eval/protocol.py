@@ -66,11 +66,36 @@ class Measuring(Resolved):
     """Of Magistral Small, where the model is read as one: its marks of thinking and its layout."""
 
 
-def departures(m: Measuring) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """What else an answer depends on, known where the model is: asked.json in a measurement's folder."""
+
+    weights: str = ""
+    """"float32", "int8", of a .gguf file how they are stored before it, as "Q4_K, int8"; empty: nobody says, as an endpoint."""
+    own_system: bool = True
+    """It was told what its version or its training says, not something of a person's."""
+
+    @property
+    def is_exact(self) -> bool:
+        return self.weights in ("", "float32", AS_STORED)
+
+
+UNKNOWN = How()
+AS_STORED = "as stored"
+"""Of weights: plain floats of at least 16 bits, read by llama.cpp."""
+SHOWN = 60
+"""Characters of a system prompt in a departure; eval.json has all."""
+
+
+def departures(m: Measuring, how: How = UNKNOWN) -> list[str]:
     """What differs from the protocol, a line each; empty where the numbers may stand beside published ones."""
     p = PROTOCOLS[m.benchmark]
     wanted = {"n_runs": p.n_runs, "temperature": TEMPERATURE, "top_p": p.top_p, "max_tokens": p.max_tokens}
     told = [f"{name} {getattr(m, name):g} instead of {value:g}" for name, value in wanted.items() if getattr(m, name) != value]
+    if not how.is_exact:
+        told.append(f"weights in {how.weights} instead of full precision")
+    if not how.own_system:
+        told.append(f"a system prompt of --system: {m.system[:SHOWN]!r}{'…' * (len(m.system) > SHOWN)}")
     return told + ([m.selection] if m.selection else [])
 
 

@@ -11,7 +11,7 @@ from magistral.eval import summary
 from magistral.eval.judge import equality
 from magistral.eval.protocol import PROTOCOLS, Measuring, departures
 from magistral.eval.published import published
-from magistral.eval.store import lines, read_verdicts
+from magistral.eval.store import how_asked, lines, read_verdicts
 from magistral.flow import Problem
 from magistral.log import plain, write_atomically
 from magistral.verifiers.judges import Judges
@@ -19,6 +19,7 @@ from magistral.verifiers.judges import Judges
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SETTINGS = ("benchmark", "model", "n_problems", "n_runs", "seed", "data", "selection", "system")
 N_HARDEST = 10
 TRACES_EACH = 2
 """Of each of the hardest problems: a right completion if there is one, and a wrong one."""
@@ -38,10 +39,11 @@ def sum_up(
     temporary = folder / ".verdicts.partial"
     pq.write_table(verdicts, temporary)
     temporary.replace(folder / "verdicts.parquet")
-    counts = summary.counted(verdicts)
+    counts, how = summary.counted(verdicts), how_asked(folder)
     result = {
-        **{name: getattr(m, name) for name in ("benchmark", "model", "n_problems", "n_runs", "seed", "data", "selection")},
-        "departures": departures(m) + _guesses(verdicts), "comparable": PROTOCOLS[m.benchmark].published, **asking,
+        **{name: getattr(m, name) for name in SETTINGS},
+        "weights": how.weights, "departures": departures(m, how) + _guesses(verdicts),
+        "comparable": PROTOCOLS[m.benchmark].published, **asking,
         "dropped": verdicts.num_rows - int(counts.n.sum()),
         "scores": summary.scores(counts), "at_every_k": summary.at_every_k(counts),
         "by_family": summary.by(counts, counts.family), "by_language": summary.by(counts, counts.language),
@@ -121,6 +123,10 @@ def compare(mine: Path, other: Path) -> dict[str, Any] | None:
     a, b = (json.loads((path / "eval.json").read_text(encoding="utf-8")) for path in (mine, other))
     counts = [summary.counted(pq.read_table(path / "verdicts.parquet")) for path in (mine, other)]
     flags = [f"{name} {a[name]} against {b[name]}" for name in ("n_runs", "data") if a[name] != b[name]]
+    if a.get("weights", "") != b.get("weights", ""):  # neither stood in files of before
+        flags.append(f"weights {a.get('weights') or 'unknown'} against {b.get('weights') or 'unknown'}")
+    if a.get("system", "") != b.get("system", ""):
+        flags.append("their system prompts")
     flags += [f"{who}: {line}" for who, run in (("ours", a), ("the other", b)) for line in run["departures"]]
     return {"with": b["model"], "flags": flags, **summary.paired(*counts)}
 

@@ -2,6 +2,7 @@
 
 completions.jsonl   a line a completion: its problem's id, index, seed, text cut in two, tokens, how it ended
 verdicts.jsonl      a line a verdict: outcome, reason, answer, and what the completion was like
+asked.json          how: the form of the weights, whose system prompt; a resumed run is held to it
 spent.jsonl         a line whenever the budget of an endpoint went down: by how much; so --resume goes on counting
 verdicts.parquet    the same with equal answers numbered alike; written whole when all are judged (columns: SCHEMA)
 
@@ -14,12 +15,15 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from magistral.errors import RunFolderError
 from magistral.eval.ask import Key
+from magistral.eval.protocol import How
+from magistral.log import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +66,26 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
             except ValueError:
                 raise RunFolderError(f"{path}, line {number} is no JSON: the file was changed by something else") from None
             yield row
+
+
+def how_asked(folder: Path) -> How:
+    """Of a run of before this was kept, nothing is known."""
+    file = folder / "asked.json"
+    return How(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else How()
+
+
+def hold_to(folder: Path, how: How) -> None:
+    """Keep how a run is asked. Raises RunFolderError where it was begun in another way: its answers would be of two models."""
+    file = folder / "asked.json"
+    if file.exists() and (before := how_asked(folder)) != how:
+        raise RunFolderError(
+            f"{folder} was begun with {_said(before)}, and this is with {_said(how)}: go on as it began, or name another --out"
+        )
+    write_atomically(file, json.dumps(asdict(how)) + "\n")
+
+
+def _said(how: How) -> str:
+    return f"weights {how.weights or 'of an endpoint'} and {'its own' if how.own_system else 'another'} system prompt"
 
 
 def add_spent(folder: Path, amount: float) -> None:
