@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from magistral.cli.convert import command as convert
 from magistral.cli.served import told_by
-from magistral.errors import ModelError, UserError
+from magistral.errors import DiscFull, ModelError, RunFailed, UserError
 from magistral.models.load import load_model, save_model
 from magistral.models.transformer import Transformer
 from magistral.text.tokens import byte_tokenizer
@@ -46,6 +47,42 @@ def test_k_quants_leave_nothing_but_the_file(hf: Path, tmp_path: Path, monkeypat
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     convert(str(hf), tmp_path / "out" / "m.gguf", kind="q4_k_m")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["m.gguf"]
+
+
+def test_the_plain_file_is_taken_again_where_the_quantiser_failed(
+    hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, plain = tmp_path / "out" / "m.gguf", tmp_path / "out" / ".m.f16.gguf"
+    program = tmp_path / "bin" / "llama-quantize"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho half > "$2"; exit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    with pytest.raises(RunFailed, match="quantiser left with 1"):
+        convert(str(hf), out, kind="q4_k_m")
+    written = plain.stat().st_ino
+    with pytest.raises(RunFailed, match="quantiser left with 1"):
+        convert(str(hf), out, kind="q4_k_m")
+    assert plain.stat().st_ino == written, "it is the same file"
+    (hf / "model.safetensors").touch()
+    with pytest.raises(RunFailed, match="quantiser left with 1"):
+        convert(str(hf), out, kind="q4_k_m")
+    assert plain.stat().st_ino != written, "the model is another"
+    program.write_text('#!/bin/sh\ncp "$1" "$2"\n')
+    convert(str(hf), out, kind="q4_k_m")
+    assert [p.name for p in out.parent.iterdir()] == ["m.gguf"]
+
+
+def test_room_for_both_files_is_asked_for_before_either_is_written(
+    hf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magistral.models.convert.llama_quantise", lambda: ["true"])
+    plain, quantised = 47_808, int(23_744 * 4.9 / 8)  # 2 bytes a weight of a matrix and 4 of a vector; 4.9 bits of each
+    for free, refused in ((plain + quantised - 1, True), (plain + quantised, False)):
+        monkeypatch.setattr("magistral.log.shutil.disk_usage", lambda _path, free=free: SimpleNamespace(free=free))
+        with pytest.raises(DiscFull if refused else ModelError):  # `true` leaves no file
+            convert(str(hf), tmp_path / "m.gguf", kind="q4_k_m")
+        assert (tmp_path / ".m.f16.gguf").exists() != refused
 
 
 @pytest.mark.parametrize(

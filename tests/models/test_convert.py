@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
 from tests import tekken
 
-from magistral.errors import ModelError, RunFailed, UserError
+from magistral.errors import DiscFull, ModelError, RunFailed, UserError
 from magistral.models.convert import convert, keep_prompt, plan_conversion, quantise_with_llama_cpp
 from magistral.models.load import load_model, save_model
 from magistral.models.transformer import Masked, Transformer
@@ -350,6 +351,26 @@ def test_a_conversion_cut_short_goes_on(tiny: Tiny, tmp_path: Path, monkeypatch:
     convert(plan, tmp_path / "m.gguf", told.append)
     whole = made(hf, tmp_path / "whole.gguf", kind="Q8_0")
     assert (tmp_path / "m.gguf").read_bytes() == whole.read_bytes()
+
+
+def test_what_is_written_already_needs_no_more_room(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("magistral.weights.write.SYNC_BYTES", 1)
+    hf = save_hf(tmp_path / "hf", tiny(n_words=1281))
+    plan, told = plan_conversion(hf, tmp_path / "m.gguf"), list[int]()
+
+    def interrupt(n: int) -> None:
+        told.append(n)
+        if len(told) == 2:  # the embedding, 1281 * 32 * 4 bytes, is on the disc
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(plan, tmp_path / "m.gguf", interrupt)
+    left = plan.n_bytes - 1281 * 32 * 4
+    monkeypatch.setattr("magistral.log.shutil.disk_usage", lambda _path: SimpleNamespace(free=left))
+    with pytest.raises(DiscFull):
+        convert(plan, tmp_path / "other.gguf", told.append)
+    convert(plan, tmp_path / "m.gguf", told.append)
+    assert (tmp_path / "m.gguf").exists()
 
 
 def fake_llama_quantize(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

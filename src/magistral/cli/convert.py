@@ -24,32 +24,27 @@ def command(
 ) -> None:
     """Write a model in another format. Cut short, the same command goes on where it stopped."""
     from magistral.errors import UserError
-    from magistral.models.convert import BY_LLAMA_CPP, llama_quantise, quantise_with_llama_cpp
+    from magistral.models.convert import BY_LLAMA_CPP, llama_quantise
     from magistral.models.find import model_path
 
     path, wanted = model_path(source), "" if kind == "keep" else kind.upper()
-    if wanted not in BY_LLAMA_CPP:
-        _convert(path, out, form, wanted)
-        return
-    llama_quantise()  # raises before anything is written
-    if out.suffix != ".gguf":
-        raise UserError(f"{kind} is a type of GGUF files: name OUT so that it ends in .gguf")
-    if out.exists():
-        raise UserError(f"{out} exists: name another OUT, or remove it first")
-    plain = out.with_name(f".{out.stem}.f16.gguf")
-    plain.unlink(missing_ok=True)  # of who knows which model
-    _convert(path, plain, form, "F16")
-    quantise_with_llama_cpp(plain, out, wanted)
-    plain.unlink()
+    if wanted in BY_LLAMA_CPP:
+        llama_quantise()  # raises before anything is written
+        if out.suffix != ".gguf":
+            raise UserError(f"{kind} is a type of GGUF files: name OUT so that it ends in .gguf")
+        if out.exists():
+            raise UserError(f"{out} exists: name another OUT, or remove it first")
+    _convert(path, out, form, wanted)
 
 
 def _convert(path: Path, out: Path, form: Literal["hf", "mistral", "gguf"] | None, kind: str) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from magistral.models.convert import convert, keep_prompt, plan_conversion
+    from magistral.models.convert import BY_LLAMA_CPP, convert, convert_by_llama_cpp, keep_prompt, plan_conversion
 
-    plan = plan_conversion(path, out, form=form, kind=kind)
+    by_llama_cpp = kind in BY_LLAMA_CPP
+    plan = plan_conversion(path, out, form=form, kind="F16" if by_llama_cpp else kind)
     if plan.weights.left_out:
         typer.echo(f"left out: {len(plan.weights.left_out)} tensors of parts that are not text, as {plan.weights.left_out[0]}")
     if plan.kept_plain:
@@ -59,7 +54,11 @@ def _convert(path: Path, out: Path, form: Literal["hf", "mistral", "gguf"] | Non
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"writing {out}", total=plan.n_bytes)
-        convert(plan, out, lambda n: bar.update(task, advance=n))
+        if by_llama_cpp:
+            convert_by_llama_cpp(plan, out, kind, lambda n: bar.update(task, advance=n))
+        else:
+            convert(plan, out, lambda n: bar.update(task, advance=n))
     if kept := keep_prompt(plan, out):
         typer.echo(kept)
-    typer.echo(f"{out}: {plan.sizes.n_parameters:,} parameters, {plan.n_bytes / 1e9:.2f} GB")
+    n_bytes = out.stat().st_size if out.is_file() else plan.n_bytes
+    typer.echo(f"{out}: {plan.sizes.n_parameters:,} parameters, {n_bytes / 1e9:.2f} GB")

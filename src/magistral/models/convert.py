@@ -24,10 +24,21 @@ from magistral.weights.kinds import FLOATS, WRITABLE, fits
 from magistral.weights.names import Format, their_name
 from magistral.weights.read import Weights, open_weights
 from magistral.weights.stored import Stored
-from magistral.weights.write import SHARD_BYTES, Part, Target, finish, shard_index, shards, unfinished_folder, write_parts
+from magistral.weights.write import (
+    SHARD_BYTES,
+    Part,
+    Target,
+    finish,
+    identity_of,
+    n_taken,
+    shard_index,
+    shards,
+    unfinished_folder,
+    write_parts,
+)
 
-BY_LLAMA_CPP = ("Q2_K", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K")
-"""Types that llama.cpp's own quantiser makes of a file that we write first."""
+BY_LLAMA_CPP = {"Q2_K": 3.2, "Q3_K_M": 4.0, "Q4_K_S": 4.7, "Q4_K_M": 4.9, "Q5_K_S": 5.6, "Q5_K_M": 5.8, "Q6_K": 6.6}
+"""Types that llama.cpp's own quantiser makes of a file that we write first, with the bits of a weight (its table, for 8B)."""
 _BY_LIBRARY = """
 import sys, llama_cpp
 settings = llama_cpp.llama_model_quantize_default_params()
@@ -107,12 +118,10 @@ def _pairs(name: str, form: Format, sizes: Sizes) -> int:
 
 def convert(conversion: Conversion, out: Path, advance: Advance) -> None:
     """Write it. Cut short, the same call goes on where it stopped; only a whole model ever has the name `out`."""
-    require_space(_nearest_folder(out), conversion.n_bytes)
+    require_space(_nearest_folder(out), conversion.n_bytes - n_taken(out))
     with unfinished_folder(out) as folder:
         if conversion.form == "gguf":
-            header = gguf_header(conversion.sizes, conversion.tokenizer, conversion.weights, conversion.targets)
-            part = Part(name=out.name, header=header, targets=conversion.targets, alignment=32)
-            write_parts(folder, [part], advance)
+            write_parts(folder, [_gguf_part(conversion, out)], advance)
             check_tensors(conversion.sizes, open_weights(folder / out.name))
             finish(folder, out, single=out.name)
             return
@@ -124,6 +133,11 @@ def convert(conversion: Conversion, out: Path, advance: Advance) -> None:
         _write_small_files(conversion, folder)
         check_tensors(conversion.sizes, open_weights(folder))
         finish(folder, out)
+
+
+def _gguf_part(conversion: Conversion, out: Path) -> Part:
+    header = gguf_header(conversion.sizes, conversion.tokenizer, conversion.weights, conversion.targets)
+    return Part(name=out.name, header=header, targets=conversion.targets, alignment=32)
 
 
 def _write_small_files(conversion: Conversion, folder: Path) -> None:
@@ -154,6 +168,26 @@ def keep_prompt(conversion: Conversion, out: Path) -> str:
     return f"{beside}: the model's own, for the .gguf files beside it"
 
 
+def convert_by_llama_cpp(conversion: Conversion, out: Path, kind: str, advance: Advance) -> None:
+    """Write `conversion`, a plain GGUF file, and have llama.cpp make K-quants of it.
+
+    The plain file lies hidden beside `out`; it stays if the quantiser fails, and the same conversion then takes it again."""
+    plain, noted = out.with_name(f".{out.stem}.f16.gguf"), out.with_name(f".{out.stem}.f16.json")
+    identity = identity_of([_gguf_part(conversion, plain)])
+    if not noted.is_file() or noted.read_text(encoding="utf-8") != identity:
+        plain.unlink(missing_ok=True)  # of who knows which model
+    to_write = 0 if plain.exists() else conversion.n_bytes - n_taken(plain)
+    to_make = int(conversion.sizes.n_parameters * BY_LLAMA_CPP[kind] / 8) - n_taken(out)
+    require_space(_nearest_folder(out), max(0, to_write) + max(0, to_make))
+    if not plain.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(noted, identity)  # before the file, which has its name only when it is whole
+        convert(conversion, plain, advance)
+    quantise_with_llama_cpp(plain, out, kind)
+    plain.unlink()
+    noted.unlink()
+
+
 def quantise_with_llama_cpp(plain: Path, out: Path, kind: str) -> None:
     """Have llama.cpp make K-quants of a plain GGUF file. Raises UserError where it is not installed."""
     command = llama_quantise()
@@ -163,6 +197,7 @@ def quantise_with_llama_cpp(plain: Path, out: Path, kind: str) -> None:
             [*command, str(plain), str(folder / out.name), str(number)], capture_output=True, text=True, check=False
         )
         if made.returncode != 0:
+            (folder / out.name).unlink(missing_ok=True)
             said = (made.stderr or made.stdout).strip().splitlines()[-1:] or ["no word"]
             raise RunFailed(f"llama.cpp's quantiser left with {made.returncode}: {said[0]}")
         open_weights(folder / out.name)

@@ -95,7 +95,7 @@ def unfinished_folder(out: Path) -> Iterator[Path]:
     """The folder in which `out` is made, locked. Raises UserError if `out` is there, or another process makes it."""
     if out.exists():
         raise UserError(f"{out} exists: name another OUT, or remove it first")
-    folder = out.with_name(f".{out.name}.partial")
+    folder = _partial(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("w")
@@ -109,9 +109,19 @@ def unfinished_folder(out: Path) -> Iterator[Path]:
         yield folder
 
 
+def n_taken(out: Path) -> int:
+    """Bytes of the disc that an earlier try to make `out` holds: they are gone on with, or removed."""
+    folder = _partial(out)
+    return sum(file.stat().st_blocks * 512 for file in folder.iterdir()) if folder.is_dir() else 0
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
+
+
 def write_parts(folder: Path, parts: Sequence[Part], advance: Callable[[int], None]) -> None:
     """Write all parts, less what an earlier try of just this conversion has written. `advance` is told bytes as they are done."""
-    identity = _identity(parts)
+    identity = identity_of(parts)
     n_done = _done_before(folder, identity)
     written = 0
     for ordinal, (part, i, place) in enumerate((p, i, place) for p in parts for i, place in enumerate(p.places()[:-1])):
@@ -170,7 +180,7 @@ def _opened(path: Path, part: Part) -> Iterator[BinaryIO]:
         yield file
 
 
-def _identity(parts: Sequence[Part]) -> str:
+def identity_of(parts: Sequence[Part]) -> str:
     """Of a conversion: its sources as they lie on the disc, and everything that will be written."""
     digest = hashlib.sha256()
     for file in sorted({t.source.file for part in parts for t in part.targets}):
