@@ -16,6 +16,7 @@ from magistral.flow import Finish
 from magistral.serve.app import create_app
 from magistral.serve.model import Served
 from magistral.serve.service import Service
+from magistral.serve.slow import LimitedProtocol
 from magistral.text.tokens import Tokenizer, byte_tokenizer
 
 ANSWER = "<think>\n17 * 23 = 391, é\n</think>\nIt is 391 🎉."
@@ -114,7 +115,8 @@ def serving(engine: Scripted, *, max_waiting: int = 8, gate: Any = None, **chang
 
 @contextmanager
 def running(app: Any, drain_s: int = 2) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=drain_s))
+    kind: Any = {"http": LimitedProtocol, "timeout_graceful_shutdown": drain_s}
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", **kind))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

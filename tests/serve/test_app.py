@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import socket
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from magistral.serve import sse
 from magistral.text.tokens import Tokenizer
-from tests.serve.fakes import Scripted, serving
+from tests.serve.fakes import Scripted, Steered, serving
 from tests.serve.test_scheduler import going_on
 
 BODY: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "17 * 23?"}]}
@@ -164,6 +165,24 @@ def test_a_malformed_body_is_refused_in_the_dialect_s_form(
     assert response.status_code in allowed
     body = response.json()
     assert "error" in body or body.get("object") == "error" or "detail" in body
+
+
+@pytest.mark.parametrize("wish", [{"reasoning_effort": "none"}, {"flash": True}, {"thinking_budget": 0}], ids=str)
+def test_who_thinks_though_told_not_to_is_closed_and_nothing_of_it_is_in_the_answer(wish: dict[str, Any]) -> None:
+    def stubborn(said: str) -> str:
+        return "It is 4." if "I will answer now" in said else "<think>hm hm hm hm</think>It is 5."
+
+    with serving(Steered(stubborn)) as url:
+        message = httpx.post(f"{url}/v1/chat/completions", json={**BODY, **wish}).json()["choices"][0]["message"]
+    assert message["content"] == "It is 4."
+    assert "hm hm" not in message["reasoning"]
+
+
+def test_a_reply_and_its_line_in_the_log_have_one_name(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "magistral.serve"):
+        headers = httpx.post(f"{url}/v1/chat/completions", json=BODY).headers
+    assert headers["x-request-id"] == headers["x-magistral-request"]
+    assert json.loads(caplog.messages[-1])["request"] == headers["x-request-id"]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages/count_tokens"])

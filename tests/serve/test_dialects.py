@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from magistral.serve.dialects import DIALECTS, Reply
 from magistral.serve.errors import STATUS, Refused
 from magistral.serve.events import Ask, Call, End, Ended, Event, Failed, Note, Piece, Started, Token, ToolCall, Usage, Whole
+from magistral.serve.service import Service
+from tests.serve.fakes import Scripted, served, serving
 from tests.serve.said import READERS, Said
 
 
@@ -79,19 +82,57 @@ USER = {"role": "user", "content": "hi"}
     ("body", "start", "budget"),
     [
         ({}, "free", None),
-        ({"reasoning_effort": "none"}, "answer", None),
+        ({"reasoning_effort": "none"}, "answer", 0),
         ({"reasoning_effort": "low", "max_tokens": 100}, "free", 25),
+        ({"reasoning_effort": "medium"}, "free", 300),
+        ({"reasoning_effort": "high"}, "free", None),
         ({"reasoning": {"max_tokens": 7}}, "free", 7),
-        ({"reasoning": {"enabled": False}}, "answer", None),
+        ({"reasoning": {"enabled": False}}, "answer", 0),
         ({"reasoning": {"effort": "high"}, "thinking_budget": 9}, "free", 9),
-        ({"thinking_budget": 0}, "answer", None),
-        ({"flash": True, "thinking_budget": 9}, "answer", 9),
+        ({"thinking_budget": 0}, "answer", 0),
+        ({"flash": True, "thinking_budget": 9}, "answer", 0),
     ],
-    ids=["nothing said", "none", "a quarter", "tokens", "off", "ours goes before", "0 is none", "flash"],
+    ids=["nothing said", "none", "a quarter", "half of the server's own", "high", "tokens", "off", "ours first", "0", "flash"],
 )
 def test_effort_becomes_a_start_and_a_budget(body: dict[str, Any], start: str, budget: int | None) -> None:
     ask = DIALECTS["openai"].read({"messages": [USER], **body})
-    assert (ask.start, ask.thinking_budget) == (start, budget)
+    (job,) = Service([served(Scripted(), max_tokens=600)]).open(ask).jobs
+    assert (ask.start, job.phases.terms.thinking_budget) == (start, budget)
+
+
+def test_null_is_absent_at_every_depth_but_in_what_is_the_caller_s_own() -> None:
+    function = {"name": "f", "strict": None, "description": None, "parameters": {"properties": {"a": {"default": None}}}}
+    for dialect, tool in (
+        ("openai", {"type": "function", "function": function}),
+        ("responses", {"type": "function", **function}),
+    ):
+        body = {"messages": [USER], "input": "hi", "tools": [tool], "reasoning": {"exclude": None, "effort": None}}
+        (read,) = DIALECTS[dialect].read(body).tools
+        assert (read.name, read.strict, read.parameters) == ("f", False, function["parameters"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [('{"a": 1}', {"a": 1}), ('{"a": ', {"arguments": '{"a": '}), ("[1]", {"arguments": "[1]"})],
+    ids=["an object", "cut off", "a list"],
+)
+def test_arguments_that_are_no_object_stand_in_one_where_the_form_has_objects(arguments: str, said: dict[str, Any]) -> None:
+    reply = Reply(id="1", model="m", created=1, ask=Ask())
+    whole = Whole(index=0)
+    whole.add(ToolCall(index=0, call=Call(id="c", name="f", arguments=arguments)))
+    whole.add(Ended(index=0, end=End.TOOLS, usage=Usage(prompt=1)))
+    (block,) = DIALECTS["anthropic"].whole(reply, [whole])["content"]
+    assert block["input"] == said
+
+
+def test_mistral_s_answers_begin_with_the_prefix() -> None:
+    with serving(Scripted(lambda _: " 391.")) as url:
+        body = {"messages": [USER, {"role": "assistant", "content": "It is", "prefix": True}]}
+        said = httpx.post(f"{url}/mistral/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+        assert said == "It is 391."
+        lines = httpx.post(f"{url}/mistral/v1/chat/completions", json={**body, "stream": True}).text.splitlines()
+        chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == said
 
 
 @pytest.mark.parametrize(

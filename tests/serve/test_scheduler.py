@@ -198,7 +198,14 @@ def test_what_is_over_the_window_is_refused_never_cut(changes: dict[str, Any], m
     run(Scripted(), talk, window=100)
 
 
-def test_old_thinking_leaves_a_conversation_that_is_over_the_window_and_this_is_said() -> None:
+@pytest.mark.parametrize(
+    ("window", "max_tokens"),
+    [(100, 10), (150, 60), (150, None)],
+    ids=["the prompt", "the answer that is asked for", "a fair answer"],
+)
+def test_old_thinking_leaves_a_conversation_with_which_the_window_is_too_small_and_this_is_said(
+    window: int, max_tokens: int | None
+) -> None:
     engine = Scripted()
     turns = (
         Turn(role="user", text="a"),
@@ -209,10 +216,10 @@ def test_old_thinking_leaves_a_conversation_that_is_over_the_window_and_this_is_
     )
 
     async def talk(service: Service) -> None:
-        events = await events_of(service.open(Ask(turns=turns, max_tokens=10)))
+        events = await events_of(service.open(Ask(turns=turns, max_tokens=max_tokens)))
         assert next(e.kind for e in events if isinstance(e, Note)) == "thinking_dropped"
 
-    run(engine, talk, window=100, drop_old_thinking=True)
+    run(engine, talk, window=window, drop_old_thinking=True)
     assert engine.tokenizer.decode(engine.requests[0].prompt) == f"a\nb\nc\n<think>\n{'y' * 20}\n</think>\nd\ne\n"
 
 

@@ -113,11 +113,14 @@ def _ray(n_cpus: int) -> AbstractContextManager[None]:
 def _run(app: ASGIApp, listening: socket.socket, drain_s: int) -> None:
     import uvicorn
 
+    from magistral.serve.slow import LimitedProtocol, open_many
+
+    open_many()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = uvicorn.Config(
         app,
         loop="auto",  # uvloop, where it is installed: less work for each word sent
-        http="h11",  # not httptools, if that is installed: it keeps a header of any length, and so fills the memory
+        http=LimitedProtocol,  # never httptools, were it installed: it keeps a header of any length, and so fills the memory
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -151,14 +151,12 @@ class Elsewhere(Served):
 
     def ignored(self, ask: Ask) -> tuple[str, ...]:
         """Nothing else closes the thinking of a model that is told nothing while it writes."""
-        budget = ask.thinking_budget is not None and not ask.effort
-        wishes = {"thinking_budget": budget, "answer_reserve": ask.answer_reserve is not None}
+        wishes = {"thinking_budget": ask.thinking_budget is not None, "answer_reserve": ask.answer_reserve is not None}
         return () if self.steers else tuple(name for name, wished in wishes.items() if wished)
 
     def phases(self, ask: Ask, terms: Terms, index: int) -> Phases:
         """An effort is the endpoint's to hold, and of max_tokens it is told: only what was asked for by name is kept free."""
-        budget = None if ask.effort else ask.thinking_budget
-        terms = replace(terms, thinking_budget=budget, answer_reserve=ask.answer_reserve or 0)
+        terms = replace(terms, thinking_budget=ask.thinking_budget, answer_reserve=ask.answer_reserve or 0)
         return HeardPhases(terms, index, f"\n\n{closing_phrase(ask.question)}" if self.steers else "")
 
     def closing(self, question: str) -> tuple[int, ...]:

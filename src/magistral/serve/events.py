@@ -78,7 +78,7 @@ class Ask:
     thinking_budget: int | None = None
     """Tokens of thinking, at most."""
     effort: str = ""
-    """The wish that `thinking_budget` was made of; empty: none, or the budget is a wish of its own."""
+    """How much thinking was wished for in a word; empty: not so, or a budget was named."""
     answer_reserve: int | None = None
     """Tokens of max_tokens that thinking leaves for the answer; None: the server's share."""
     detect_loops: bool = True

@@ -85,10 +85,10 @@ class guard:
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = name
+                headers["x-request-id"] = asked = headers.get("x-magistral-request", name)  # as accounts and audit log know it
                 for key, value in SAFE.items():
                     headers.setdefault(key, value)
-                _log(scope, name, message["status"], time.monotonic() - start)
+                _log(scope, asked, message["status"], time.monotonic() - start)
             await send(message)
 
         headers = Headers(scope=scope)

@@ -115,7 +115,10 @@ class Served:
     def _cutter(self, ask: Ask) -> Cutter:
         if ask.raw_prompt is not None:
             return PlainCutter()
-        return cutter_of(self.tokenizer, "answer" if ask.goes_on else self._start(ask))
+        start = self._start(ask)
+        if start == "answer" and not ask.goes_on:
+            start = "free"  # the prompt holds an empty trace; should the model think again, that is thinking still
+        return cutter_of(self.tokenizer, "answer" if ask.goes_on else start)
 
     def closing(self, question: str) -> tuple[int, ...]:
         """What the server writes to end the thinking."""
@@ -148,7 +151,8 @@ class Served:
             return self._raw(ask.raw_prompt), []
         turns, notes = list(ask.turns), list[Note]()
         ids = self._ids(ask, turns)
-        while self.drop_old_thinking and len(ids) + 1 > self.window:
+        answer = ask.max_tokens or min(self.max_tokens, self.window // 4)
+        while self.drop_old_thinking and len(ids) + answer > self.window:
             old = next((i for i, turn in enumerate(turns) if turn.thinking), None)
             if old is None:
                 break

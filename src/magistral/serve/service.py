@@ -19,6 +19,8 @@ from magistral.serve.pool import Pool
 RESERVED_SHARE = 4
 """Without a wish, thinking leaves one part in so many of max_tokens to the answer (chosen)."""
 RESERVE_MAX = 1024
+EFFORTS = {"minimal": 0.1, "low": 0.25, "medium": 0.5}
+"""Share of max_tokens that thinking may take (chosen); what is above medium has no budget."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -190,7 +192,15 @@ def _terms(ask: Ask, served: Served, n_prompt: int) -> Terms:
     return Terms(
         max_tokens=max_tokens, n_prompt=n_prompt,
         closing=() if plain else served.closing(ask.question),
-        thinking_budget=ask.thinking_budget, answer_reserve=0 if plain else reserve,
+        thinking_budget=_budget(ask, max_tokens), answer_reserve=0 if plain else reserve,
         detect_loops=ask.detect_loops, stop=ask.stop, tools=bool(ask.tools), call=served.call(ask), logprobs=ask.logprobs,
         trim=not plain, at_start=not ask.goes_on,
     )  # fmt: skip
+
+
+def _budget(ask: Ask, max_tokens: int) -> int | None:
+    """Tokens of thinking, at most."""
+    if ask.start == "answer":
+        return 0
+    share = EFFORTS.get(ask.effort)
+    return ask.thinking_budget if share is None else max(1, round(share * max_tokens))

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras, total
-from magistral.serve.dialects.fields import Fields, check, read, stops_of
+from magistral.serve.dialects.fields import Fields, Loose, check, read, stops_of
 from magistral.serve.errors import STATUS, Kind, Refused
 from magistral.serve.events import (
     Ask,
@@ -50,11 +50,7 @@ ERRORS: dict[Kind, tuple[int, str]] = {
 }
 
 
-class _Loose(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class Block(_Loose):
+class Block(Loose):
     type: str
     text: str | None = None
     thinking: str | None = None
@@ -66,17 +62,17 @@ class Block(_Loose):
     content: str | list[Block] | None = None
 
 
-class Message(_Loose):
+class Message(Loose):
     role: Literal["user", "assistant"]
     content: str | list[Block]
 
 
-class ThinkingFields(_Loose):
+class ThinkingFields(Loose):
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = Field(default=None, ge=1)
 
 
-class ToolField(_Loose):
+class ToolField(Loose):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
     description: str | None = None
     input_schema: dict[str, Any] = Field(default_factory=dict)
@@ -119,7 +115,7 @@ class AnthropicMessages:
             blocks.append({"type": "thinking", "thinking": whole.thinking, "signature": reply.sign(whole.thinking)})
         if whole.answer or not (blocks or whole.calls):
             blocks.append({"type": "text", "text": whole.answer})
-        blocks += [_call_block(call, json.loads(call.arguments)) for call in whole.calls]
+        blocks += [_call_block(call, _input(call.arguments)) for call in whole.calls]
         message = _message(reply, blocks, STOPS[whole.ended.end], whole.ended.stop_string)
         return {**message, "usage": usage_of(total(wholes)), **extras(whole.notes, [whole.ended])}
 
@@ -203,6 +199,15 @@ def _message(reply: Reply, blocks: list[Json], stop: str | None, stop_string: st
         "stop_reason": stop,
         "stop_sequence": stop_string or None,
     }
+
+
+def _input(arguments: str) -> Json:
+    """An object, as this form has it; what is none, as an endpoint's model may write it, stands in one."""
+    try:
+        given = json.loads(arguments)
+    except ValueError:
+        given = None
+    return given if isinstance(given, dict) else {"arguments": arguments}
 
 
 def _call_block(call: Call, arguments: Json) -> Json:

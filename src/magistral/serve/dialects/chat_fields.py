@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from magistral.serve.dialects.base import Json
 from magistral.serve.dialects.fields import (
@@ -13,6 +13,7 @@ from magistral.serve.dialects.fields import (
     MAX_TOP,
     Effort,
     Fields,
+    Loose,
     Part,
     assistant_turn,
     content_of,
@@ -24,11 +25,7 @@ from magistral.serve.errors import Refused
 from magistral.serve.events import Call, Tool, Turn
 
 
-class _Loose(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class Function(_Loose):
+class Function(Loose):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -36,17 +33,17 @@ class Function(_Loose):
     strict: bool = False
 
 
-class CallField(_Loose):
+class CallField(Loose):
     id: str = ""
     function: Function
 
 
-class ToolField(_Loose):
+class ToolField(Loose):
     type: str = "function"
     function: Function
 
 
-class Message(_Loose):
+class Message(Loose):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part | str] | None = None
     reasoning: str | None = None
@@ -56,18 +53,18 @@ class Message(_Loose):
     prefix: bool | None = None
 
 
-class ReasoningFields(_Loose):
+class ReasoningFields(Loose):
     effort: Effort | None = None
     max_tokens: int | None = Field(default=None, ge=0)
     exclude: bool = False
     enabled: bool | None = None
 
 
-class StreamOptions(_Loose):
+class StreamOptions(Loose):
     include_usage: bool = False
 
 
-class Prediction(_Loose):
+class Prediction(Loose):
     type: Literal["content"] = "content"
     content: str | list[Part | str]
 

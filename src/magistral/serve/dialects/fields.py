@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from magistral.serve.errors import Refused
 from magistral.serve.events import ANY_OBJECT, Ask, Start, Turn, Vote
@@ -14,14 +14,21 @@ from magistral.text.trace import THINK_TEXT, THINK_TOKENS, parse
 MAX_N = 16
 MAX_TOP = 20
 """Log-probabilities at one place, as OpenAI has it."""
-EFFORTS = {"minimal": 0.1, "low": 0.25, "medium": 0.5}
-"""Share of max_tokens that thinking may take (chosen); "none" is no thinking, what is above medium no budget."""
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-DEFAULT_MAX = 1024
 
 
-class Part(BaseModel):
+class Loose(BaseModel):
+    """Fields that are not known have no effect; those that are null are absent."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
+class Part(Loose):
     type: str
     text: str | None = None
     thinking: str | list[Part] | None = None
@@ -30,13 +37,13 @@ class Part(BaseModel):
     content: Any = None
 
 
-class VoteFields(BaseModel):
+class VoteFields(Loose):
     model_config = ConfigDict(strict=True, extra="forbid")
     k: int = Field(ge=2, le=MAX_N)
     early_stop: bool = True
 
 
-class Fields(BaseModel):
+class Fields(Loose):
     """What every dialect reads. Unknown fields have no effect and are named in the header `x-magistral-ignored`."""
 
     model_config = ConfigDict(strict=True, extra="allow", use_attribute_docstrings=True)
@@ -59,22 +66,18 @@ class Fields(BaseModel):
     reattach: bool = False
     """Put thinking back that was left out of earlier answers, where the server remembers it."""
 
-    def common(
-        self, *, start: Start = "free", budget: int | None = None, effort: str | None = None, max_tokens: int | None = None
-    ) -> dict[str, Any]:
+    def common(self, *, start: Start = "free", budget: int | None = None, effort: str | None = None) -> dict[str, Any]:
         """Arguments of Ask. What the dialect's own fields say; a budget goes before an effort, and ours before all."""
         budget = self.thinking_budget if self.thinking_budget is not None else budget
-        by_effort = effort is not None and budget is None
-        if by_effort:
-            start, budget = effort_of(effort, max_tokens)
+        effort = effort if budget is None and effort else ""
         return {
             "model": self.model,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "stream": self.stream,
-            "start": "answer" if self.flash or budget == 0 else start,
+            "start": "answer" if self.flash or budget == 0 or effort == "none" else start,
             "thinking_budget": budget or None,
-            "effort": effort if by_effort else "",
+            "effort": effort,
             "answer_reserve": self.answer_reserve,
             "detect_loops": self.detect_loops,
             "flash": self.flash,
@@ -89,9 +92,9 @@ F = TypeVar("F", bound=BaseModel)
 
 
 def read(kind: type[F], body: dict[str, Any]) -> F:
-    """A null field is an absent one. Raises Refused naming the first field that is wrong."""
+    """Raises Refused naming the first field that is wrong."""
     try:
-        return kind.model_validate({k: v for k, v in body.items() if v is not None})
+        return kind.model_validate(body)
     except ValidationError as e:
         error = e.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, error["loc"]))
@@ -103,14 +106,6 @@ def refuse_unless(allowed: Any, values: dict[str, Any]) -> None:
     for name, value in values.items():
         if value is not None and value not in allowed:
             raise Refused("bad_request", f"{name}={value!r} is not supported by this server: leave it out", field=name)
-
-
-def effort_of(effort: str | None, max_tokens: int | None) -> tuple[Start, int | None]:
-    """Where a completion starts, and the budget of its thinking."""
-    if effort == "none":
-        return "answer", None
-    share = EFFORTS.get(effort or "")
-    return "free", None if share is None else max(1, round(share * (max_tokens or DEFAULT_MAX)))
 
 
 def schema_of(form: dict[str, Any] | None, where: str) -> dict[str, Any] | None:

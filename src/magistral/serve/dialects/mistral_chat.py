@@ -53,7 +53,7 @@ class MistralChat:
         refuse_unless(([],), {"guardrails": fields.guardrails})
         no_default = "prompt_mode" in body and body["prompt_mode"] is None  # absent is not null
         ask = Ask(
-            **fields.common(effort=fields.reasoning_effort, max_tokens=fields.max_tokens),
+            **fields.common(effort=fields.reasoning_effort),
             **chat_arguments(fields), max_tokens=fields.max_tokens,
             seed=seed_of(fields.random_seed if fields.random_seed is not None else fields.seed),
             default_system=not no_default, shape={"format": fields.format},
@@ -86,14 +86,15 @@ def _thinking_chunk(text: str, reply: Reply, *, closed: str | None) -> Json:
 
 def _choice(reply: Reply, whole: Whole) -> Json:
     assert whole.ended is not None
-    content: str | list[Json] = whole.answer
+    answer = reply.ask.prefix + whole.answer  # Mistral's API gives the answer's beginning back
+    content: str | list[Json] = answer
     if whole.thinking and reply.ask.shape.get("format") == "tags":
-        content = OPEN + whole.thinking + ("" if whole.ended.in_thinking else CLOSE + whole.answer)
+        content = OPEN + whole.thinking + ("" if whole.ended.in_thinking else CLOSE + answer)
     elif whole.thinking:
         chunk = _thinking_chunk(whole.thinking, reply, closed=whole.thinking)
         if whole.ended.in_thinking:
             chunk["closed"] = False
-        content = [chunk, *([{"type": "text", "text": whole.answer}] if whole.answer else [])]
+        content = [chunk, *([{"type": "text", "text": answer}] if answer else [])]
     calls = [call_fields(c) for c in whole.calls] or None
     message = {"role": "assistant", "content": content, "tool_calls": calls}
     return {"index": whole.index, "message": message, "finish_reason": FINISH[whole.ended.end]}
@@ -151,7 +152,8 @@ class _Stream:
         if index in self.begun:
             return []
         self.begun.add(index)
-        return [self._chunk({"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None})]
+        delta = {"role": "assistant", "content": self.reply.ask.prefix}
+        return [self._chunk({"index": index, "delta": delta, "finish_reason": None})]
 
     def _delta(self, index: int, delta: Json, *, finish: str | None = None, **more: Any) -> list[Sse]:
         return [*self._begin(index), self._chunk({"index": index, "delta": delta, "finish_reason": finish}, **more)]

@@ -37,7 +37,7 @@ class OpenAIChat:
             "details": fields.reasoning is not None,
         }
         ask = Ask(
-            **fields.common(budget=reasoning.max_tokens, effort=effort, max_tokens=max_tokens),
+            **fields.common(budget=reasoning.max_tokens, effort=effort),
             **chat_arguments(fields), max_tokens=max_tokens, seed=seed_of(fields.seed), usage_in_stream=usage, shape=shape,
         )  # fmt: skip
         return check(ask)

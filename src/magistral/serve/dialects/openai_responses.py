@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, total
 from magistral.serve.dialects.fields import (
     Effort,
     Fields,
+    Loose,
     Part,
     assistant_turn,
     check,
@@ -25,11 +26,7 @@ from magistral.serve.errors import Refused
 from magistral.serve.events import Ask, Call, Tool, Turn, Whole
 
 
-class _Loose(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class Item(_Loose):
+class Item(Loose):
     type: Literal["message", "reasoning", "function_call", "function_call_output"] = "message"
     role: Literal["system", "developer", "user", "assistant"] = "user"
     content: str | list[Part] | None = None
@@ -40,7 +37,7 @@ class Item(_Loose):
     output: str | list[Part] = ""
 
 
-class ToolField(_Loose):
+class ToolField(Loose):
     type: str
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
     description: str | None = None
@@ -48,7 +45,7 @@ class ToolField(_Loose):
     strict: bool = False
 
 
-class ReasoningFields(_Loose):
+class ReasoningFields(Loose):
     effort: Effort | None = None
 
 
@@ -81,7 +78,7 @@ class OpenAIResponses:
         told = [Turn(role="system", text=fields.instructions)] if fields.instructions else []
         said = [Turn(role="user", text=fields.input)] if isinstance(fields.input, str) else _turns(fields.input)
         ask = Ask(
-            turns=(*told, *said), **fields.common(effort=effort, max_tokens=fields.max_output_tokens), **_tools(fields),
+            turns=(*told, *said), **fields.common(effort=effort), **_tools(fields),
             schema=schema_of(form, "text.format"), max_tokens=fields.max_output_tokens,
             shape={"instructions": fields.instructions},
         )  # fmt: skip
