@@ -33,7 +33,8 @@ class Asked(Section):
     n_parallel: int = Field(default=16, gt=0)
     """Completions under way at once. Chosen: what public endpoints allow."""
     budget: float | None = Field(default=None, gt=0)
-    """The most that may be spent, in the currency of the prices; absent: no limit."""
+    """The most that may be spent on this model in a run, over all stages that ask it in this way, in the currency of the
+    prices; absent: no limit."""
     price_in: float = Field(default=0.0, ge=0)
     """For a million tokens of prompts."""
     price_out: float = Field(default=0.0, ge=0)
@@ -100,6 +101,8 @@ class Curation(Section):
     difficulty: Difficulty | None = None
     tests: Programs = Programs()
     translation: Translation | None = None
+    budget: float | None = Field(default=None, gt=0)
+    """The most that a run may spend on all models together; absent: no limit but each model's own."""
     pools: tuple[float, ...] = (0.6, 0.3)
     """Pass rates, falling, at which the pools of the curriculum are cut, easiest first. Chosen: the paper moves from easier to
     harder problems and publishes no cut."""
@@ -108,6 +111,30 @@ class Curation(Section):
     def _pools_fall(self) -> Self:
         if list(self.pools) != sorted(set(self.pools), reverse=True) or not all(0 < p < 1 for p in self.pools):
             raise ValueError(f"pools={list(self.pools)} must fall and lie between 0 and 1, as [0.6, 0.3]")
+        return self
+
+    @property
+    def asked(self) -> dict[str, Asked]:
+        """Whom each stage asks that asks anybody, by its name."""
+        found = {"tests-written": self.tests.writer}
+        if self.difficulty:
+            first, grader = self.difficulty.first, self.difficulty.grader
+            found |= {"first-pass": first, "second-pass": grader} if grader else {"difficulty": first}
+        if self.translation:
+            translator = self.translation.translator
+            found["translation"] = translator
+            if self.translation.n_checks:
+                found["translation-check"] = self.difficulty.first if self.difficulty else translator
+        return {name: asked for name, asked in found.items() if asked is not None}
+
+    @model_validator(mode="after")
+    def _budget_has_prices(self) -> Self:
+        for name, asked in self.asked.items():
+            if self.budget is not None and "=http" in asked.model and not (asked.price_in or asked.price_out):
+                raise ValueError(
+                    f"budget={self.budget:g} needs price_in and price_out of {asked.model}, whom {name} asks: "
+                    "without them it costs nothing"
+                )
         return self
 
 

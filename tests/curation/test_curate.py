@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from magistral.cli.hands import RecipeHands
 from magistral.curation.candidate import read_candidates
-from magistral.curation.curate import curate
-from magistral.recipe_data import Asked, Curation, Difficulty
+from magistral.curation.curate import curate, stages_of
+from magistral.engines.base import BudgetSpent
+from magistral.recipe import load_recipe
+from magistral.recipe_data import Asked, Curation, Difficulty, Programs, Translation
 from magistral.show.funnel import write_funnel
+from tests.curation.endpoint import Endpoint, serving
 from tests.curation.planted import Planted, planted_hands, precision_and_recall, story
 
+ROOT = Path(__file__).parents[2]
 N = 30
 
 
@@ -97,3 +102,50 @@ def test_the_review_file_names_the_likeliest_answer(run: Run) -> None:
     sure = [row for row in rows if row["probability"] > 0.9]
     assert len(sure) >= 0.95 * N
     assert all(row["answers_say"] == run.planted.answers[row["question"]] for row in sure)
+
+
+EACH = 50 / 1e6
+"""What an answer costs, by the usage that the endpoint tells."""
+
+
+@pytest.mark.parametrize(
+    ("own", "in_all", "more_tokens"),
+    [(31 * EACH, None, 0), (None, 31 * EACH, 0), (None, 31 * EACH, 1), (99 * EACH, 31 * EACH, 1)],
+    ids=["of one model", "of the run", "of the run, on two models", "the lower of two"],
+)
+def test_a_budget_holds_for_all_stages_and_after_a_resume(
+    own: float | None, in_all: float | None, more_tokens: int, tmp_path: Path
+) -> None:
+    """Each of two passes asks for 20 answers."""
+    rows = [{"id": f"p{i}", "question": f"What is {i} + {i + 3}?", "reference": str(2 * i + 3)} for i in range(10)]
+    (tmp_path / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = load_recipe(ROOT / "recipes" / "nano.toml")
+    with serving(Endpoint(lambda _, seed: ("So.", f"It is \\boxed{{{seed}}}."))) as endpoint:
+        first = Asked(model=f"t={endpoint.url}", max_tokens=40, n_parallel=2, price_in=1.0, price_out=1.0, budget=own)
+        grader = first.model_copy(update={"max_tokens": 40 + more_tokens})
+        passes = Difficulty(first=first, grader=grader, n_completions=2)
+        settings = Curation(files=(str(tmp_path / "raw.jsonl"),), difficulty=passes, budget=in_all)
+        for _ in range(2):
+            with RecipeHands(recipe, tmp_path / "out", 1) as hands, pytest.raises(BudgetSpent):
+                curate(settings, tmp_path / "out", hands)
+            assert 20 < sum(endpoint.answered.values()) <= 31
+
+
+def test_whom_each_stage_asks_is_known_by_the_stage_s_name(tmp_path: Path) -> None:
+    a, b, c = (Asked(model=name, max_tokens=10) for name in "abc")
+    one, two = Difficulty(first=a), Difficulty(first=a, grader=b)
+    settings = Curation(files=("raw.jsonl",), tests=Programs(writer=c), translation=Translation(translator=b), difficulty=one)
+    assert settings.asked == {"tests-written": c, "difficulty": a, "translation": b, "translation-check": a}
+    both = settings.model_copy(update={"difficulty": two})
+    assert both.asked == {"tests-written": c, "first-pass": a, "second-pass": b, "translation": b, "translation-check": a}
+    with planted_hands(Planted()) as hands:
+        for each in (settings, both):
+            assert set(each.asked) <= {stage.name for stage in stages_of(each, tmp_path, hands)}
+
+
+def test_a_budget_of_a_run_needs_the_prices_of_all_endpoints() -> None:
+    first = Asked(model="a=http://127.0.0.1/v1", max_tokens=10, price_out=1.0)
+    grader = Asked(model="b=http://127.0.0.1/v1", max_tokens=10)
+    with pytest.raises(ValueError, match=r"budget=1 needs price_in and price_out of b=http://127\.0\.0\.1/v1, whom second-pass"):
+        Curation(difficulty=Difficulty(first=first, grader=grader), budget=1.0)
+    Curation(difficulty=Difficulty(first=first, grader=grader.model_copy(update={"model": "runs/rl"})), budget=1.0)

@@ -78,7 +78,8 @@ class RecipeHands:
     def _remote(self, recipe: Recipe, asked: Asked, address: Endpoint) -> Asker:
         from magistral.engines.http import Budget, HttpEngine
 
-        budget = Budget(limit=asked.budget or float("inf"), price_in=asked.price_in, price_out=asked.price_out)
+        limit = float("inf") if asked.budget is None else asked.budget
+        budget = Budget(limit=limit, price_in=asked.price_in, price_out=asked.price_out)
         engine = HttpEngine(address, self.tokenizer(), budget=budget, n_parallel=asked.n_parallel)
         self._stack.callback(engine.close)
         return _asker(recipe, asked, engine, lambda written: written.text, None, n_parallel=asked.n_parallel, meter=budget)

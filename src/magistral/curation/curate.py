@@ -16,9 +16,9 @@ from magistral.curation.inputs import WriteInputs
 from magistral.curation.pools import write_pools
 from magistral.curation.stage import Stage, Watch, run_stages
 from magistral.curation.translation import CheckAnswers, Translate
-from magistral.engines.ask import Asker
+from magistral.engines.ask import Asker, Journal
 from magistral.errors import RecipeError
-from magistral.recipe_data import Asked, Curation, Translation
+from magistral.recipe_data import Asked, Curation
 from magistral.recipe_data import Difficulty as Passes
 from magistral.verifiers.code import CodeVerifier
 from magistral.verifiers.judges import Judges
@@ -46,43 +46,64 @@ def curate(settings: Curation, folder: Path, hands: Hands, watch: Watch = lambda
 
 def stages_of(settings: Curation, folder: Path, hands: Hands) -> list[Stage]:
     answers = folder / "answers"
+    askers = Askers(settings, answers, hands)
     stages = [Stage("format", form), Stage("duplicates", Duplicates(settings.near))]
     if settings.benchmarks:
         known = benchmark_questions(settings.benchmarks, Path(settings.data))
         stages.append(Stage("benchmarks", Contamination(known, n=settings.n_gram, overlap=settings.overlap)))
-    if writer := settings.tests.writer:
-        stages.append(Stage(WriteInputs.name, WriteInputs(lambda: hands.asker(writer), answers / WriteInputs.name)))
+    if settings.tests.writer:
+        stages.append(Stage(WriteInputs.name, WriteInputs(lambda: askers(WriteInputs.name), answers / WriteInputs.name)))
     stages.append(Stage(Agreement.name, Agreement(lambda: cast(CodeVerifier, hands.judges().verifier("code")), settings.tests)))
     if settings.difficulty:
-        stages += _passes(settings.difficulty, folder, hands, n_before=len(stages))
-    if settings.translation:
-        stages += _translation(settings.translation, settings.difficulty, answers, hands)
+        stages += _passes(settings.difficulty, folder, askers, n_before=len(stages))
+    if t := settings.translation:
+        translate = Translate(lambda: askers(Translate.name), answers / Translate.name, share=t.share)
+        stages.append(Stage(Translate.name, translate))
+        if t.n_checks:
+            n, journal = t.n_checks, answers / CheckAnswers.name
+            check = CheckAnswers(lambda: Grader(askers(CheckAnswers.name), hands.judges(), n=n), journal)
+            stages.append(Stage(CheckAnswers.name, check))
     return stages
 
 
-def _passes(d: Passes, folder: Path, hands: Hands, *, n_before: int) -> list[Stage]:
+class Askers:
+    """By a stage's name, made when it begins. What the journals say was spent before, in other stages too, counts against
+    the budgets."""
+
+    def __init__(self, settings: Curation, answers: Path, hands: Hands) -> None:
+        self.settings, self.answers, self.hands = settings, answers, hands
+        self.asked = settings.asked
+
+    def __call__(self, stage: str) -> Asker:
+        asked = self.asked[stage]
+        spent = self._spent(asked)
+        if self.settings.budget is not None:
+            left = self.settings.budget - sum(map(self._spent, set(self.asked.values()) - {asked}))
+            asked = asked.model_copy(update={"budget": left if asked.budget is None else min(left, asked.budget)})
+        asker = self.hands.asker(asked)
+        if asker.meter is not None:
+            asker.meter.spent = spent
+        return asker
+
+    def _spent(self, asked: Asked) -> float:
+        """On a model asked in one way: each journal counts on from where that of the stage before ended."""
+        folders = (self.answers / name for name, other in self.asked.items() if other == asked)
+        return max((Journal(folder).spent for folder in folders if folder.exists()), default=0.0)
+
+
+def _passes(d: Passes, folder: Path, askers: Askers, *, n_before: int) -> list[Stage]:
     def grader(asker: Callable[[], Asker]) -> Callable[[], Grader]:
-        return lambda: Grader(asker(), hands.judges(), n=d.n_completions)
+        return lambda: Grader(asker(), askers.hands.judges(), n=d.n_completions)
 
     def one(name: str, asker: Callable[[], Asker], majority: float | None) -> Difficulty:
         return Difficulty(name, grader(asker), folder / "answers" / name, too_easy=d.too_easy, majority=majority)
 
     if d.grader is None:
-        return [Stage("difficulty", one("difficulty", lambda: hands.asker(d.first), d.majority))]
+        return [Stage("difficulty", one("difficulty", lambda: askers("difficulty"), d.majority))]
     second = d.grader
     kept = folder / "stages" / f"{n_before + 1:02}-first-pass" / "kept.jsonl"
-    asker = (lambda: hands.trained(second, kept)) if second.model == "rl" else (lambda: hands.asker(second))
+    asker = (lambda: askers.hands.trained(second, kept)) if second.model == "rl" else (lambda: askers("second-pass"))
     return [
-        Stage("first-pass", one("first-pass", lambda: hands.asker(d.first), None)),
+        Stage("first-pass", one("first-pass", lambda: askers("first-pass"), None)),
         Stage("second-pass", one("second-pass", asker, d.majority), reads=Agreement.name),  # the whole set again
     ]
-
-
-def _translation(t: Translation, d: Passes | None, answers: Path, hands: Hands) -> list[Stage]:
-    translate = Translate(lambda: hands.asker(t.translator), answers / Translate.name, share=t.share)
-    stages = [Stage(Translate.name, translate)]
-    if t.n_checks:
-        solver = d.first if d else t.translator
-        check = CheckAnswers(lambda: Grader(hands.asker(solver), hands.judges(), n=t.n_checks), answers / CheckAnswers.name)
-        stages.append(Stage(CheckAnswers.name, check))
-    return stages
