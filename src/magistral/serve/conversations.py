@@ -92,7 +92,7 @@ class Conversations:
         with transaction(self.store):
             self.store.execute("DELETE FROM conversations WHERE id = ?", (id,))
             self.store.execute("DELETE FROM conversation_text WHERE id = ?", (id,))
-            # FTS5 only notes that words are gone until it merges; its own secure-delete makes a file that SQLite < 3.42 cannot read
+            # FTS5 only notes that words are gone until it merges; its own secure-delete makes files that older SQLite cannot read
             self.store.execute("INSERT INTO conversation_text (conversation_text) VALUES ('optimize')")
         self.store.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return {"id": id, "deleted": True}
