@@ -146,6 +146,47 @@ def test_stop_and_answer_now(page: Page, engine: Scripted) -> None:
     assert engine.cancelled
 
 
+def test_a_reload_amid_the_answer_keeps_the_question_and_what_had_come(page: Page, engine: Scripted) -> None:
+    engine.step_s = 0.1
+    try:
+        page.fill("#question", "reloaded amid it")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#conversations .open >> text=reloaded amid it")  # while it is still being written
+        assert page.is_hidden("#send")
+        said = "They ask for"
+        page.wait_for_selector(f".thinking >> text={said}")
+        holds(
+            page, f"fetch('/api/conversations?q={said}').then(r => r.json()).then(r => r.data[0]?.title === 'reloaded amid it')"
+        )
+        page.reload()
+    finally:
+        engine.step_s = 0.0
+    page.click("#conversations .open >> text=reloaded amid it")
+    assert "reloaded amid it" in page.inner_text(".user")
+    assert "Stopped." in page.inner_text(".assistant")
+    assert said in (page.locator(".thinking").text_content() or "")
+    page.click("text=Write anew")
+    page.wait_for_selector(".assistant h2")
+    holds(page, "!document.querySelector('#send').hidden")
+    assert "Stopped." not in page.inner_text(".assistant")
+
+
+def test_a_conversation_deleted_amid_its_answer_does_not_come_back(page: Page, engine: Scripted) -> None:
+    engine.step_s = 0.05
+    try:
+        page.fill("#question", "deleted amid it")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".thinking[open]")
+        page.click("[aria-label='Delete: deleted amid it']")
+        page.wait_for_selector(".welcome")
+        holds(page, "!document.querySelector('#send').hidden")
+    finally:
+        engine.step_s = 0.0
+    ask(page, "another")  # saved after whatever the first would have saved
+    holds(page, "[...document.querySelectorAll('#conversations .open')].some(e => e.textContent === 'another')")
+    assert "deleted amid it" not in page.inner_text("#conversations")
+
+
 def test_votes_and_checks_are_shown(page: Page) -> None:
     page.select_option("#votes", "3")
     page.check("#checks")

@@ -7,9 +7,11 @@ import { Answer, button, element, question } from "./message.js";
 import { Tree } from "./tree.js";
 
 const $ = (id) => document.getElementById(id);
+const SAVE_EVERY_MS = 3000; // while an answer is written: a reload loses no more of it
 
 let tree = new Tree();
 let running = null; // { abort, id, stopped }
+let saved = Promise.resolve(); // the last save: one at a time, so that none overtakes a later one
 
 export function start() {
   $("composer").addEventListener("submit", (event) => {
@@ -117,12 +119,15 @@ function edit(item, node) {
 // Ask for an answer to a question of the tree, a new branch if it has one.
 async function answer(asked, { flash = $("flash").checked } = {}) {
   const node = tree.add(asked.id, "assistant", "");
-  node.about.flash = flash;
+  Object.assign(node.about, { flash, stopped: true }); // until it has ended: true of what a reload leaves
   show();
   const view = new Answer(node), here = tree;
   $("log").lastChild.replaceWith(view.element);
   running = { abort: new AbortController(), id: null, stopped: false };
   busy(true);
+  keep(here);
+  const saving = setInterval(() => save(here), SAVE_EVERY_MS);
+  let stopped = false;
   const k = Number($("votes").value);
   const body = {
     model: $("model").value, messages: here.messages(asked.id), flash, trace_checks: $("checks").checked, ...(k > 1 ? { vote: { k } } : {}),
@@ -130,9 +135,11 @@ async function answer(asked, { flash = $("flash").checked } = {}) {
   try {
     await api.ask(body, running.abort.signal, { started: (id) => (running.id = id), chunk: (data) => take(view, data) });
   } catch (error) {
-    if (running.stopped) node.about.stopped = true;
-    else node.about.failed = error.message;
+    stopped = running.stopped;
+    if (!stopped) node.about.failed = error.message;
   }
+  clearInterval(saving);
+  node.about.stopped = stopped;
   running = null;
   view.finish();
   busy(false);
@@ -164,12 +171,16 @@ function busy(is) {
 }
 
 async function keep(which = tree) {
-  try {
-    await api.keep(which.id, which.body());
-    await list();
-  } catch (error) {
-    $("status").textContent = t("failed", { why: error.message });
-  }
+  await save(which);
+  await list();
+}
+
+function save(which) {
+  saved = saved.then(async () => {
+    if (which.forgotten) return;
+    await api.keep(which.id, which.body()).catch((error) => ($("status").textContent = t("failed", { why: error.message })));
+  });
+  return saved;
 }
 
 export async function list() {
@@ -184,8 +195,13 @@ function line({ id, title, found }) {
   mark(open);
   open.addEventListener("click", async () => running || show(new Tree(await api.conversation(id))));
   const remove = button("×", async () => {
+    if (id === tree.id) {
+      tree.forgotten = true; // its answer may be being written, and is not to bring it back
+      stop();
+      show(new Tree());
+    }
+    await saved;
     await api.forget(id);
-    if (id === tree.id) show(new Tree());
     await list();
   }, `${t("delete")}: ${title}`);
   return element("li", {}, open, remove);
