@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,8 @@ def test_stop_and_answer_now(page: Page, engine: Scripted) -> None:
         page.wait_for_selector("li:nth-child(4) .thinking[open]")
         page.keyboard.press("Escape")
         page.wait_for_selector("li:nth-child(4) >> text=Stopped.")
+        label = page.inner_text("li:nth-child(4) .thinking > summary")
+        assert re.fullmatch(r"Thought for [0-9.]*[1-9][0-9]* s", label), "how long, and no count of tokens: it never came"
     finally:
         engine.step_s = 0.0
     assert engine.cancelled

@@ -37,6 +37,7 @@ export class Answer {
   think(text) {
     if (this.fold.hidden) Object.assign(this.fold, { hidden: false, open: true });
     this.node.thinking += text;
+    this.node.about.thinking_s = this.seconds(); // so far: it may be stopped
     this.growing.thinking.push(text);
     this.summary.textContent = t("thinking", { s: number(this.seconds(), 0) });
   }
@@ -49,14 +50,16 @@ export class Answer {
 
   // The thinking is over: say how long it took, and fold it.
   thought() {
-    this.node.about.thinking_s = this.seconds();
     this.fold.open = false;
     this.label();
   }
 
+  // What is known: no tokens were counted of an answer that was stopped.
   label() {
     const { thinking_s: s, usage } = this.node.about;
-    this.summary.textContent = t("thought", { s: number(s ?? 0, 1), n: usage ? number(usage.completion_tokens_details.reasoning_tokens) : "…" });
+    const known = [t("thought", { s: number(s ?? 0, 1) })];
+    if (usage) known.push(t("nTokens", { n: number(usage.completion_tokens_details.reasoning_tokens) }));
+    this.summary.textContent = known.join(" · ");
   }
 
   seconds() {
