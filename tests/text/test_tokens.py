@@ -193,6 +193,32 @@ def test_a_template_that_does_not_hand_on_the_messages_is_a_model_error(chat: To
         prompt_tokens(with_template(chat, template), "system", [("user", "hi")])
 
 
+LAST = "{{ messages[0].content }}"
+TEMPLATES = {
+    "ChatML": CHATML,
+    "break": "{% for m in messages %}{{ m.content }}{% if loop.last %}{% break %}{% endif %};{% endfor %}",
+    "continue": "{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}" + LAST,
+    "what a trainer learns": "{% generation %}{% set x = 'in' %}{{ x }}{% endgeneration %}{{ x }}" + LAST,
+    "JSON": "{{ {'b': '<é> & \\'', 'a': [1, none, true]} | tojson }}" + LAST,
+    "JSON, laid out": "{{ {'b': 'é', 'a': [1]} | tojson(indent=2, sort_keys=true, ensure_ascii=true) }}" + LAST,
+    "JSON, close": "{{ {'b': 1, 'a': [1, 2]} | tojson(separators=(',', ':')) }}" + LAST,
+    "the day": "{{ strftime_now('%d %B %Y') }}" + LAST,
+    "no tools": "{% if tools is not none or documents is not none %}tools{% else %}none{% endif %}" + LAST,
+    "lines": "  {% if true %}\n x \n  {%- endif %}\n" + LAST,
+    "the ends": "{{ bos_token }}{{ eos_token }}{{ unknown }}" + LAST,
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_template_says_what_it_says_in_transformers(chat: Tokenizer, template: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    ends = {"bos_token": "<x>", "eos_token": "<|im_end|>"}
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=chat.backend, chat_template=template, **ends)
+    said = theirs.apply_chat_template([{"role": "user", "content": "2 < 3 é"}], tokenize=False, add_generation_prompt=True)
+    tokenizer = replace(chat, chat_template=template, bos="<x>")
+    assert tokenizer.decode(prompt_tokens(tokenizer, "", [("user", "2 < 3 é")])) == said
+
+
 def test_a_template_may_name_the_begin_and_the_end() -> None:
     tokenizer = with_template(
         tokenizer_from_gguf(gguf_fields(**{"tokenizer.ggml.bos_token_id": 258})),

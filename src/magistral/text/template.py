@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
 import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from magistral.errors import ModelError, UserError
@@ -74,15 +79,45 @@ def _through_template(tokenizer: Tokenizer, messages: Sequence[Message]) -> list
 
 
 def _render(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
-    """With the names that templates expect of transformers."""
-    own = {"bos_token": tokenizer.bos, "eos_token": tokenizer.backend.id_to_token(tokenizer.eos), "raise_exception": _refuse}
-    return _compiled(tokenizer.chat_template).render(messages=messages, add_generation_prompt=True, **own)
+    """With the names that templates expect of transformers, which tells of tools and documents even where there are none."""
+    ends = {"bos_token": tokenizer.bos, "eos_token": tokenizer.backend.id_to_token(tokenizer.eos)}
+    template = _compiled(tokenizer.chat_template)
+    return template.render(messages=messages, tools=None, documents=None, add_generation_prompt=True, **ends)
 
 
 @lru_cache(maxsize=16)
 def _compiled(template: str) -> jinja2.Template:
     """Some milliseconds: a request should not wait for it each time."""
-    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+    return _environment().from_string(template)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """As transformers makes it: what a template may use is nowhere else written down."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    return environment
+
+
+class _Generation(Extension):
+    """{% generation %}...{% endgeneration %} says what a trainer should learn; here it stands for what is inside."""
+
+    tags = {"generation"}  # noqa: RUF012 - what it is in jinja2
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+def _to_json(
+    value: object, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """Jinja's own writes for web pages: it escapes <, > and &."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def _refuse(reason: str) -> None:
