@@ -94,6 +94,7 @@ def test_an_endpoint_is_measured_reported_judged_again_and_compared(url: str, da
     out = str(tmp_path / "out")
     told = run(*asked, "--out", out)
     assert "| gsm8k | m=" in told
+    assert "3 of 1319 problems" in told
     assert "66.7 %" in told
     assert len(Endpoint.asked) == 6
     assert len({body["seed"] for body in Endpoint.asked}) == 6

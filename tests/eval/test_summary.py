@@ -10,7 +10,7 @@ import pytest
 from magistral.errors import RunFailed
 from magistral.eval import summary
 from magistral.eval.judge import classes, equality
-from magistral.eval.protocol import PROTOCOLS, UNKNOWN, How, Measuring, departures
+from magistral.eval.protocol import PROTOCOLS, UNKNOWN, How, Measuring, departures, missing
 from magistral.eval.published import PUBLISHED
 from magistral.eval.result import add_comparisons, sum_up
 from magistral.eval.scores import share
@@ -131,7 +131,15 @@ def test_cost_for_each_right_answer(tmp_path: Path) -> None:
 
 
 SETTINGS = Measuring(
-    name="gsm8k", benchmark="gsm8k", model="ours", n_problems=2, data="d", n_runs=1, temperature=0.7, top_p=1.0, max_tokens=32_768
+    name="gsm8k",
+    benchmark="gsm8k",
+    model="ours",
+    n_problems=1319,
+    data="d",
+    n_runs=1,
+    temperature=0.7,
+    top_p=1.0,
+    max_tokens=32_768,
 )
 PROBLEMS = [Problem(id=name, question=f"What is {name}?", reference="2") for name in "ab"]
 ASKING = {"seconds": 1.0, "engine_busy": 0.99, "prices": None}
@@ -190,6 +198,31 @@ def test_departures_name_what_differs_from_the_protocol() -> None:
 )
 def test_what_else_an_answer_depends_on_is_a_departure(how: How, told: list[str]) -> None:
     assert departures(SETTINGS.model_copy(update={"system": "Be brief."}), how) == told
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "n_of", "selection", "told"),
+    [
+        ("livecodebench_v6", {"en": 1043}, "", []),  # 1055 less 12 that are unfit
+        ("livecodebench_v6", {"en": 1}, "", ["1 of 1055 problems"]),
+        ("livecodebench_v5", {"en": 400}, "with the problems that its errata call unfit", ["400 of 880 problems"]),
+        ("livecodebench_v5", {"en": 80}, "contests from 2024-10-01", []),
+        ("math500", {"en": 20}, "20 of the problems", []),
+        ("mgsm", {"en": 250, "fr": 249}, "languages en, fr", ["fr: 249 of 250 problems"]),
+        (
+            "mgsm",
+            dict.fromkeys(("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te"), 250),
+            "",
+            ["without the languages th, zh"],
+        ),
+        ("aime_multilingual", {"de": 29, "fr": 30}, "", ["de: 29 of 30 problems"]),
+    ],
+    ids=["whole", "one", "one file with unfit ones", "window", "drawn", "a torn language", "no Thai", "a problem too few"],
+)
+def test_problems_that_were_not_there_are_told(benchmark: str, n_of: dict[str, int], selection: str, told: list[str]) -> None:
+    changes = {"benchmark": benchmark, "n_problems": sum(n_of.values()), "selection": selection}
+    languages = [language for language, n in n_of.items() for _ in range(n)]
+    assert missing(SETTINGS.model_copy(update=changes), languages) == told
 
 
 def test_weights_and_system_prompts_that_differ_are_said_of_a_comparison(tmp_path: Path) -> None:

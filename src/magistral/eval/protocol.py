@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -20,6 +21,13 @@ LONG, SHORT = 40_960, 32_768
 class Protocol:
     n_runs: int
     """Completions of each problem."""
+    n_problems: int
+    """Of the whole benchmark; where it is in several languages, of each."""
+    n_unfit: int = 0
+    """Of these, left out since its own errata call them unfit."""
+    in_languages: bool = False
+    languages: tuple[str, ...] = ()
+    """That the whole has, where there is such a whole."""
     max_tokens: int = SHORT
     top_p: float = 1.0
     """1.0 for mathematics and GPQA, 0.95 for code."""
@@ -28,20 +36,21 @@ class Protocol:
 
 
 _CODE = 0.95
+_MGSM = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
 PROTOCOLS: Mapping[str, Protocol] = {
-    "aime24": Protocol(n_runs=64, max_tokens=LONG, published=True),
-    "aime25": Protocol(n_runs=64, max_tokens=LONG, published=True),
-    "aime_multilingual": Protocol(n_runs=64, max_tokens=LONG, published=True),
-    "math500": Protocol(n_runs=4, published=True),
-    "gpqa_diamond": Protocol(n_runs=8, published=True),
-    "livecodebench_v5": Protocol(n_runs=16, max_tokens=LONG, top_p=_CODE, published=True),
-    "livecodebench_v6": Protocol(n_runs=16, max_tokens=LONG, top_p=_CODE, published=True),
-    "gsm8k": Protocol(n_runs=1),
-    "mgsm": Protocol(n_runs=1),
-    "olympiadbench": Protocol(n_runs=4),
-    "humaneval": Protocol(n_runs=8, top_p=_CODE),
-    "humaneval_x": Protocol(n_runs=8, top_p=_CODE),
-    "mbpp": Protocol(n_runs=4, top_p=_CODE),
+    "aime24": Protocol(n_runs=64, n_problems=30, max_tokens=LONG, published=True),
+    "aime25": Protocol(n_runs=64, n_problems=30, max_tokens=LONG, published=True),
+    "aime_multilingual": Protocol(n_runs=64, n_problems=30, in_languages=True, max_tokens=LONG, published=True),
+    "math500": Protocol(n_runs=4, n_problems=500, published=True),
+    "gpqa_diamond": Protocol(n_runs=8, n_problems=198, published=True),
+    "livecodebench_v5": Protocol(n_runs=16, n_problems=880, n_unfit=12, max_tokens=LONG, top_p=_CODE, published=True),
+    "livecodebench_v6": Protocol(n_runs=16, n_problems=1055, n_unfit=12, max_tokens=LONG, top_p=_CODE, published=True),
+    "gsm8k": Protocol(n_runs=1, n_problems=1319),
+    "mgsm": Protocol(n_runs=1, n_problems=250, in_languages=True, languages=_MGSM),
+    "olympiadbench": Protocol(n_runs=4, n_problems=674),
+    "humaneval": Protocol(n_runs=8, n_problems=164, top_p=_CODE),
+    "humaneval_x": Protocol(n_runs=8, n_problems=328, top_p=_CODE),
+    "mbpp": Protocol(n_runs=4, n_problems=500, top_p=_CODE),
 }
 """Runs: 64 and 16 of the paper; it names none for the others. chosen: about 2000 completions of a benchmark, or each once."""
 
@@ -97,6 +106,19 @@ def departures(m: Measuring, how: How = UNKNOWN) -> list[str]:
     if not how.own_system:
         told.append(f"a system prompt of --system: {m.system[:SHOWN]!r}{'…' * (len(m.system) > SHOWN)}")
     return told + ([m.selection] if m.selection else [])
+
+
+def missing(m: Measuring, languages: Iterable[str]) -> list[str]:
+    """What was not there of the whole benchmark, a line each, and was not left out on purpose. `languages`: of each problem."""
+    p = PROTOCOLS[m.benchmark]
+    if any(part in m.selection for part in ("of the problems", "contests")):
+        return []
+    if not p.in_languages:
+        return [f"{m.n_problems} of {p.n_problems} problems"] if m.n_problems < p.n_problems - p.n_unfit else []
+    found = Counter(languages)
+    told = [f"{name}: {n} of {p.n_problems} problems" for name, n in sorted(found.items()) if n < p.n_problems]
+    absent = [name for name in p.languages if name not in found and not m.selection]
+    return told + ([f"without the languages {', '.join(absent)}"] if absent else [])
 
 
 _BOX = {

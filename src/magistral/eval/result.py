@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from magistral.eval import summary
 from magistral.eval.judge import equality
-from magistral.eval.protocol import PROTOCOLS, Measuring, departures
+from magistral.eval.protocol import PROTOCOLS, Measuring, departures, missing
 from magistral.eval.published import published
 from magistral.eval.store import how_asked, lines, read_verdicts
 from magistral.flow import Problem
@@ -42,7 +42,8 @@ def sum_up(
     counts, how = summary.counted(verdicts), how_asked(folder)
     result = {
         **{name: getattr(m, name) for name in SETTINGS},
-        "weights": how.weights, "departures": departures(m, how) + _guesses(verdicts),
+        "weights": how.weights,
+        "departures": departures(m, how) + missing(m, (p.language for p in problems)) + _guesses(verdicts),
         "comparable": PROTOCOLS[m.benchmark].published, **asking,
         "dropped": verdicts.num_rows - int(counts.n.sum()),
         "scores": summary.scores(counts), "at_every_k": summary.at_every_k(counts),
