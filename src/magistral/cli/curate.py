@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from magistral.cli.wiring import N_THREADS, Out, Resume, Set, Threads, progress, read_recipe
 
 if TYPE_CHECKING:
+    from magistral.recipe import Recipe
     from magistral.recipe_data import Curation
+
+BEGUN = "begun_with"
+"""The key of curation.json under which stands what is not of [curation]."""
 
 
 def command(
@@ -54,8 +59,9 @@ def command(
         raise RecipeError(f"{source} has no section [curation]: nothing to do")
     if benchmark:
         settings = settings.model_copy(update={"benchmarks": (*settings.benchmarks, *map(str, benchmark))})
+    begun = _begun(settings, recipe)
     with locked(out):
-        _same_settings(out, settings, resume=resume)
+        _same_settings(out, settings, begun, resume=resume)
         with RecipeHands(recipe, out, threads) as hands, progress("curate: candidates read", None) as advance:
             counts = curate(settings, out, hands, lambda stage, n: advance(n, stage))
         write_funnel(out, title=out.resolve().name)
@@ -65,11 +71,27 @@ def command(
 
 
 def _without_budgets(settings: Curation) -> object:
-    """What must stay as it is: a budget that is spent may be raised."""
+    """What of [curation] must stay as it is: a budget that is spent may be raised."""
     return json.loads(settings.model_dump_json(), object_hook=lambda values: {k: v for k, v in values.items() if k != "budget"})
 
 
-def _same_settings(out: Path, settings: Curation, *, resume: bool) -> None:
+def _begun(settings: Curation, recipe: Recipe | None) -> dict[str, Any]:
+    """What else the problems come from, by the name that a person knows it by. Raises UserError for a file that is not there."""
+    from magistral.curation.candidate import input_files
+    from magistral.errors import UserError
+
+    told = {"seed": recipe.seed, "[prompt]": recipe.prompt.model_dump(mode="json")} if recipe else {}
+    digests = {}
+    for path in input_files(settings.files, settings.benchmarks, Path(settings.data)):
+        try:
+            with path.open("rb") as file:
+                digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as e:
+            raise UserError(f"{path} cannot be read: {e.strerror}") from None
+    return told | digests
+
+
+def _same_settings(out: Path, settings: Curation, begun: dict[str, Any], *, resume: bool) -> None:
     """Raises RunFolderError where the folder holds other work, or work to be resumed and `resume` is false."""
     from magistral.errors import RunFolderError
     from magistral.log import write_atomically
@@ -79,10 +101,15 @@ def _same_settings(out: Path, settings: Curation, *, resume: bool) -> None:
     if not file.exists():
         if any(path.name != "lock" for path in out.iterdir()):
             raise RunFolderError(f"{out} exists and holds no curation: name an empty or a new folder")
-        write_atomically(file, json.dumps(settings.model_dump(mode="json"), indent=1) + "\n")
+        write_atomically(file, json.dumps({**settings.model_dump(mode="json"), BEGUN: begun}, indent=1) + "\n")
         return
     if not resume:
         raise RunFolderError(f"{out} already holds a curation: add --resume to go on with it, or name another --out")
-    before = Curation.model_validate_json(file.read_text(encoding="utf-8"))
-    if _without_budgets(before) != _without_budgets(settings):
+    written = json.loads(file.read_text(encoding="utf-8"))
+    before = written.pop(BEGUN, begun)  # a folder of an earlier version does not say
+    if changed := sorted(name for name in {*before, *begun} if before.get(name) != begun.get(name)):
+        raise RunFolderError(
+            f"{out} was started with something else as {', '.join(changed)}: put that back as it was, or name another --out"
+        )
+    if _without_budgets(Curation.model_validate(written)) != _without_budgets(settings):
         raise RunFolderError(f"{out} was started with other settings (see its curation.json): name another --out")

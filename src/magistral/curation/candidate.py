@@ -10,8 +10,8 @@ from typing import Any, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from magistral.curation.sources.base import Row
-from magistral.curation.sources.benchmarks import BENCHMARKS, read_benchmark
-from magistral.curation.sources.files import read_rows, stem_of
+from magistral.curation.sources.benchmarks import BENCHMARKS, files_of, read_benchmark
+from magistral.curation.sources.files import is_of_hub, read_rows, stem_of
 from magistral.errors import UserError
 from magistral.flow import Problem
 from magistral.registry import nearest
@@ -146,6 +146,13 @@ def read_candidates(path: Path) -> Iterator[Candidate]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield Candidate.model_validate_json(line)
+
+
+def input_files(files: Iterable[str], benchmarks: Iterable[str], data: Path) -> list[Path]:
+    """Where problems and benchmarks are read from on this machine; a data set of a hub is named with its revision."""
+    named = [*files, *(name for name in benchmarks if name not in BENCHMARKS)]
+    known = (file for name in benchmarks if name in BENCHMARKS for file in files_of(name, data))
+    return [*(path for path in map(Path, named) if not is_of_hub(path)), *known]
 
 
 def benchmark_questions(names: Iterable[str], data: Path) -> Iterator[tuple[str, str, bool]]:

@@ -57,7 +57,7 @@ def read_benchmark(name: str, data: Path, selection: Selection = Selection()) ->
 
     Raises UnknownName, or UserError naming the file and line that cannot be read."""
     benchmark = BENCHMARKS[name]
-    paths = [data] if data.is_file() else sorted({p for pattern in benchmark.files for p in data.glob(pattern)})
+    paths = files_of(name, data)
     if not paths:
         raise UserError(f"{name}: no {' or '.join(benchmark.files)} in {data}: docs/evaluation.md says where it is published")
     problems = list(benchmark.read(paths, selection))
@@ -68,6 +68,11 @@ def read_benchmark(name: str, data: Path, selection: Selection = Selection()) ->
         twice = next(p.id for p in problems if ids[p.id] is not p)
         raise UserError(f"{name}: two problems in {data} have the id {twice!r}: is a file there twice?")
     return problems
+
+
+def files_of(name: str, data: Path) -> list[Path]:
+    """Those of a benchmark that are there. Raises UnknownName."""
+    return [data] if data.is_file() else sorted({p for pattern in BENCHMARKS[name].files for p in data.glob(pattern)})
 
 
 def _rows_as(problem: Callable[[Row, int], Problem]) -> Read:
