@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from magistral.serve.app import create_app
@@ -265,6 +267,31 @@ def test_runs_have_curves_and_axe_finds_nothing(page: Page) -> None:
     page.click("#tab-runs")
     page.wait_for_selector(".curve canvas")
     assert "killed" in page.inner_text("#run-state"), "nobody holds its lock"
+    assert faults(page) == []
+
+
+def kept_completions(run: Path, step: int) -> None:
+    row = {
+        "group": 0, "question": f"asked at {step}", "reference": "2", "reward_total": 1.0, "reward_reasons": ["box is 2"],
+        "outcome": "right", "tokens": [1, 2], "text": "two",
+    }  # fmt: skip
+    (run / "traces").mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist([row]), run / "traces" / f"step-{step:06d}.parquet")
+
+
+def test_the_completions_of_any_step_of_a_run_can_be_chosen_and_the_newest_are_followed(page: Page, runs: Path) -> None:
+    for step in (1, 2):
+        kept_completions(runs / "nano", step)
+    page.click("#tab-runs")
+    page.wait_for_selector("#groups >> text=asked at 2")
+    kept_completions(runs / "nano", 3)
+    page.wait_for_selector("#groups >> text=asked at 3")
+    page.select_option("#step", "1")
+    page.wait_for_selector("#groups >> text=asked at 1")
+    kept_completions(runs / "nano", 4)
+    page.wait_for_selector("#step option[value='4']", state="attached")
+    assert page.input_value("#step") == "1"
+    assert "asked at 1" in page.inner_text("#groups")
     assert faults(page) == []
 
 

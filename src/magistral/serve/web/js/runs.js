@@ -13,7 +13,7 @@ const ltr = (text) => `\u2066${text}\u2069`; // a path or a command, in a senten
 
 let timer = null;
 let plots = new Map(); // name of a curve -> { plot, host }
-let shownStep = null;
+let shown = ""; // whose completions
 
 export async function start() {
   clearInterval(timer);
@@ -27,6 +27,7 @@ export async function start() {
   $("run").replaceChildren(...all.map(({ name, state }) => new Option(`${name} (${word(state)})`, name)));
   if (all.some(({ name }) => name === before)) $("run").value = before;
   $("run").onchange = fresh;
+  $("step").onchange = completions;
   await fresh();
   timer = setInterval(refresh, EVERY_MS);
 }
@@ -38,7 +39,8 @@ export function stop() {
 async function fresh() {
   for (const { plot } of plots.values()) plot.destroy();
   plots = new Map();
-  shownStep = null;
+  shown = "";
+  $("step").replaceChildren();
   $("curves").replaceChildren();
   $("groups").replaceChildren();
   if ($("run").value) await refresh();
@@ -50,12 +52,25 @@ async function refresh() {
   const { state, metrics, steps } = await api.run(name);
   $("run-state").textContent = word(state);
   await draw(metrics);
-  const last = steps.at(-1) ?? null;
-  $("groups-title").hidden = last === null;
-  if (last !== null && last !== shownStep) {
-    shownStep = last;
-    $("groups").replaceChildren(...(await api.groups(name, last)).map(group));
-  }
+  $("groups-row").hidden = steps.length === 0;
+  offer(steps.reverse());
+  await completions();
+}
+
+// Newest first. Who looks at the newest goes on to the next one when it comes, who chose another stays there.
+function offer(steps) {
+  if (steps.length === $("step").length && String(steps[0] ?? "") === $("step").options[0]?.value) return; // it may be open
+  const chosen = $("step").selectedIndex > 0 ? Number($("step").value) : null;
+  $("step").replaceChildren(...steps.map((step) => new Option(number(step), step)));
+  if (steps.includes(chosen)) $("step").value = chosen;
+}
+
+async function completions() {
+  const name = $("run").value, step = $("step").value, wanted = `${name} ${step}`;
+  if (!step || wanted === shown) return;
+  shown = wanted;
+  const groups = await api.groups(name, step);
+  if (shown === wanted) $("groups").replaceChildren(...groups.map(group));
 }
 
 async function draw(metrics) {
