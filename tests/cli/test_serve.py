@@ -97,6 +97,7 @@ def send_endless_header(url: str, n_mb: int) -> None:
 def test_a_model_s_folder_is_served_and_a_stream_ends_whole_after_sigterm(model: Path) -> None:
     with server(model) as (process, url):
         until(lambda: httpx.get(f"{url}/ready").json()["ready"])
+        assert "--window" not in (model.parent / "said.txt").read_text(), "it has the model's own"
         with pytest.raises(OSError):  # noqa: PT011 - closed in the midst: by a reset or as a broken pipe
             send_endless_header(url, n_mb=50)
         assert httpx.get(f"{url}/", follow_redirects=True).text.startswith("<!doctype html>")

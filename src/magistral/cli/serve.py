@@ -97,6 +97,10 @@ def command(
         hosts = ["*"] if not is_loopback(host) else [host, "localhost", "127.0.0.1", "[::1]"]
         app = create_app(Service(served, max_waiting=max_waiting), gate=gate, hosts=hosts, extra_routes=pages)
         typer.echo(f"serving {', '.join(names)} at http://{host}:{listening.getsockname()[1]}/ (its API: /v1; Ctrl-C ends)")
+        for each in served if window is None else ():
+            if each.window < each.advised_window:
+                what = f"{each.name}: prompt and answer have {each.window} tokens, of the {each.advised_window} that suit it"
+                typer.echo(f"{what}: --window N gives more, for more memory")
         _run(app, listening, drain_s)
 
 
