@@ -116,10 +116,19 @@ def test_an_endpoint_is_measured_reported_judged_again_and_compared(url: str, da
     assert len(Endpoint.asked) == 6
 
     run(*asked, "--out", str(tmp_path / "other"))
-    run("--out", out, "--compare", str(tmp_path / "other"))
+    assert "not compared" not in run("--out", out, "--compare", str(tmp_path / "other"))
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "+0.0 (+0.0 to +0.0) points" in page
+    assert "+0.0 (-56.1 to +56.1) points" in page  # of 3 problems none differed: test_scores.py
     assert "Differs besides the model: data" not in page  # judging again took the new references over
+
+
+def test_what_the_other_has_not_measured_is_said(url: str, data: Path, tmp_path: Path) -> None:
+    (data / "aime24").mkdir()
+    (data / "aime24" / "test.jsonl").write_text('{"id": "1", "problem": "1 + 1 = ?", "answer": "2"}\n')
+    for name in ("gsm8k", "aime24"):
+        run(name, "--model", f"m={url}", "--data", str(data), "--runs", "1", "--out", str(tmp_path / name))
+    told = run("--out", str(tmp_path / "gsm8k"), "--compare", str(tmp_path / "aime24"))
+    assert f"not compared, since {tmp_path / 'aime24'} has not measured it: gsm8k" in told
 
 
 @pytest.mark.parametrize(
@@ -225,6 +234,7 @@ def test_how_weights_are_stored_in_a_file_is_told(tmp_path: Path) -> None:
         (["gsm8k", "--model", "m", "--data", ".", "--language", "fr"], "no choice of languages there; it goes with aime_multi"),
         (["gsm8k", "--model", "m", "--data", "DATA", "--budget", "1"], "--budget goes with an endpoint"),
         ([], "holds no finished measurement"),
+        (["gsm8k", "--model", "m", "--data", "DATA", "--compare", "mistyped"], "mistyped holds no finished measurement"),
     ],
     ids=[
         "no data",
@@ -237,6 +247,7 @@ def test_how_weights_are_stored_in_a_file_is_told(tmp_path: Path) -> None:
         "no languages",
         "a budget for nothing",
         "nothing there",
+        "nothing to compare with",
     ],
 )
 def test_what_cannot_be_measured_is_said(arguments: list[str], said: str, data: Path, tmp_path: Path) -> None:

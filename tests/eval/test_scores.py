@@ -80,6 +80,24 @@ def test_a_difference_is_paired_by_problem() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ours", "theirs", "value", "low", "high"),
+    [
+        # z^2 = 3.8415: of 3 problems u = 3.8415 / 6.8415 = 0.5615
+        ([0.5, 1.0, 0.0], [0.5, 1.0, 0.0], 0.0, -0.5615, 0.5615),
+        # of 4 u = 3.8415 / 7.8415 = 0.4899: 1 - 0.4899 * 2
+        ([1.0] * 4, [0.0] * 4, 1.0, 0.0202, 1.0),
+        ([0.0] * 4, [0.5] * 4, -0.5, -0.7449, 0.2348),  # -0.5 - 0.4899 * 0.5; -0.5 + 0.4899 * 1.5
+    ],
+    ids=["nothing differs", "all right, all wrong", "half a run each"],
+)
+def test_where_all_problems_differ_alike_the_interval_is_of_those_not_seen(
+    ours: list[float], theirs: list[float], value: float, low: float, high: float
+) -> None:
+    expected = {"value": value, "low": pytest.approx(low, abs=1e-4), "high": pytest.approx(high, abs=1e-4)}
+    assert difference(ours, theirs) == expected
+
+
+@pytest.mark.parametrize(
     ("n_problems", "n_runs", "a", "b"),
     [(30, 64, 2.0, 2.0), (100, 4, 0.3, 0.5), (100, 16, 5.0, 1.0), (500, 1, 0.5, 4.0)],
     ids=["AIME", "hard or easy", "mostly right", "one run, mostly wrong"],

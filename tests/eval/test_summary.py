@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from magistral.errors import RunFailed
+from magistral.errors import RunFailed, UserError
 from magistral.eval import summary
 from magistral.eval.judge import classes, equality
 from magistral.eval.protocol import PROTOCOLS, UNKNOWN, How, Measuring, departures, missing
@@ -168,6 +168,13 @@ def test_two_models_are_compared_problem_by_problem_with_what_else_differs(tmp_p
     (found,) = json.loads((tmp_path / "ours" / "gsm8k" / "eval.json").read_text())["compared"]
     assert (found["with"], found["n_better"], found["n_worse"], found["difference"]["value"]) == ("x", 1, 0, 0.5)
     assert found["flags"] == ["the other: temperature 1 instead of 0.7"]
+
+
+def test_runs_without_a_common_problem_are_not_compared(tmp_path: Path) -> None:
+    measured(tmp_path / "ours" / "gsm8k", {"a": "2"}, SETTINGS)
+    measured(tmp_path / "other" / "gsm8k", {"b": "2"}, SETTINGS)
+    with pytest.raises(UserError, match=r"ours/gsm8k and .*other/gsm8k cannot be compared: no problem in common: 'a'"):
+        add_comparisons(tmp_path / "ours" / "gsm8k", [tmp_path / "other"])
 
 
 def test_of_a_private_benchmark_no_text_goes_into_the_result(tmp_path: Path) -> None:

@@ -152,11 +152,12 @@ def command(
     _refuse(context, ("set_",), "goes with a recipe")
     if not names:
         _refuse(context, OF_ASKING, "goes with the name of a benchmark")
-    from magistral.cli.benchmarks import Wishes, measure_all, regrade_all, report
+    from magistral.cli.benchmarks import Wishes, measure_all, regrade_all, report, runs_in
     from magistral.cli.served import Means
     from magistral.curation.sources.benchmarks import Selection
     from magistral.verifiers.judges import Judges
 
+    others = {other: {folder.name for folder in runs_in(other)} for other in compare or ()}  # a typo is said before hours of work
     if (price_in is None) != (price_out is None):
         raise UserError("--price-in and --price-out go together")
     prices = None if price_in is None or price_out is None else (price_in, price_out)
@@ -175,7 +176,10 @@ def command(
             measure_all(names, wishes, means, judges, out, resume=resume)
         if regrade:
             regrade_all(out, data, judges)
-    report(out, compare or [])
+    report(out, list(others))
+    for other, measured in others.items():
+        if absent := sorted({folder.name for folder in runs_in(out)} - measured):
+            typer.echo(f"not compared, since {other} has not measured it: {', '.join(absent)}")
 
 
 OF_ASKING = (

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magistral.errors import UserError
 from magistral.eval import summary
 from magistral.eval.judge import equality
 from magistral.eval.protocol import PROTOCOLS, Measuring, departures, missing
@@ -116,7 +117,8 @@ def _cut(text: str) -> str:
 def compare(mine: Path, other: Path) -> dict[str, Any] | None:
     """Two measurements of one benchmark, by the folders of their runs; None where `other` has not measured it to its end.
 
-    `flags` says what makes them differ beside the model: one should not read the difference as the model's then."""
+    `flags` says what makes them differ beside the model: one should not read the difference as the model's then.
+    Raises UserError where they have no problem in common."""
     import pyarrow.parquet as pq
 
     if not (other / "eval.json").exists():
@@ -129,7 +131,10 @@ def compare(mine: Path, other: Path) -> dict[str, Any] | None:
     if a.get("system", "") != b.get("system", ""):
         flags.append("their system prompts")
     flags += [f"{who}: {line}" for who, run in (("ours", a), ("the other", b)) for line in run["departures"]]
-    return {"with": b["model"], "flags": flags, **summary.paired(*counts)}
+    try:
+        return {"with": b["model"], "flags": flags, **summary.paired(*counts)}
+    except UserError as e:
+        raise UserError(f"{mine} and {other} cannot be compared: {e}") from None
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:

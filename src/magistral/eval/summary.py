@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from magistral.errors import RunFailed
+from magistral.errors import RunFailed, UserError
 from magistral.eval.estimate import Floats, maj_at_k, pass_at_k
 from magistral.eval.judge import classes
 from magistral.eval.scores import Score, amount, difference, share
@@ -185,9 +185,13 @@ def totals(verdicts: pa.Table, prices: tuple[float, float] | None) -> dict[str, 
 
 
 def paired(ours: Counts, theirs: Counts) -> dict[str, Any]:
-    """pass@1 of two models on the problems that both answered: each, and ours - theirs with its interval."""
+    """pass@1 of two models on the problems that both answered: each, and ours - theirs with its interval.
+
+    Raises UserError where there is none."""
     at = {name: i for i, name in enumerate(theirs.ids)}
     both = [(i, at[name]) for i, name in enumerate(ours.ids) if name in at]
+    if not both:
+        raise UserError(f"no problem in common: {ours.ids[0]!r} and the like here, {theirs.ids[0]!r} there")
     a, b = (c.per_cluster(c.right) for c in (ours.take([i for i, _ in both]), theirs.take([j for _, j in both])))
     return {
         "n_problems": len(both), "ours": share(a), "theirs": share(b), "difference": difference(a, b),
