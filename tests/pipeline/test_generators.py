@@ -45,7 +45,7 @@ class PlayedWorker(Worker):
     def send(self, method: str, *arguments: Any, **options: Any) -> Any:
         return method, arguments
 
-    async def answer(self, reference: Any, what: str, limit_s: float | None = None) -> Any:
+    async def answer(self, reference: Any, what: str, limit_s: float | None = None, **_: object) -> Any:
         await asyncio.sleep(0)
         method, arguments = reference
         if method == "load":

@@ -117,6 +117,18 @@ def test_ctrl_c_amid_a_step_leaves_a_checkpoint_of_the_step_that_the_ledger_ends
     assert [folder.name for folder in run.checkpoints.iterdir()] == [f"step-{found.step:06d}"]
 
 
+def test_what_a_person_must_mend_ends_the_run_at_the_first_worker_that_meets_it(tmp_path: Path) -> None:
+    """It is no death: another try would meet it again."""
+    driver = Driver(tmp_path / "rl", "runtime.kind=ray", 'engine.kind="vllm"', 'engine.program="/nowhere/vllm"')
+    driver.child.wait(PATIENCE_S)
+    last = driver.log.read_text().splitlines()[-1]
+    assert last == (
+        "magistral.errors.UserError: no program '/nowhere/vllm': name the vllm command of its environment in engine.program, or "
+        "servers in engine.urls"
+    )
+    assert json.loads((driver.out / "waits.json").read_text())["faults"] == []
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_whole_loses_nothing(tmp_path: Path) -> None:
     driver = Driver(tmp_path / "rl", "runtime.kind=ray", "runtime.n_generators=2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from magistral.errors import GeneratorLost, RunFailed
+from magistral.errors import GeneratorLost, RunFailed, UserError
 from magistral.pipeline.waits import Waits
 from magistral.recipe_train import Runtime
 
@@ -46,12 +47,12 @@ class Worker:
         return self._actor is not None
 
     async def up(self) -> None:
-        """Raises WorkerLost where it does not come up in time."""
+        """Raises WorkerLost where it does not come up in time; UserError where no other try would end otherwise."""
         self.crew.require_head()
         if self._actor is None:
             self._actor = self._kind.remote(*self._arguments)
             what = "its start (a place for it in the cluster, imports, the model)"
-            self.crew.waits.workers[self.name] = await self.answer(self.send("ready"), what)
+            self.crew.waits.workers[self.name] = await self.answer(self.send("ready"), what, raises=UserError)
 
     def send(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Without waiting. Raises WorkerLost where it is down."""
@@ -60,8 +61,10 @@ class Worker:
             raise WorkerLost(self.name, "it is down")
         return getattr(self._actor, method).options(**options).remote(*arguments)
 
-    async def answer(self, reference: Any, what: str, limit_s: float | None = None) -> Any:
-        """Raises what the work itself raised, or WorkerLost."""
+    async def answer(
+        self, reference: Any, what: str, limit_s: float | None = None, *, raises: type[Exception] = Exception
+    ) -> Any:
+        """Raises what the work itself raised, where it is one of `raises`, or WorkerLost."""
         limit_s = limit_s or self.crew.runtime.limit_s
         with self.crew.waits(self.asker, self.name, what):
             try:
@@ -71,11 +74,11 @@ class Worker:
                 why = f"no answer for {limit_s:g} s: {what}"
             except RayTaskError as e:
                 cause = e.cause
-                if not isinstance(cause, RayError | GeneratorLost):
+                if isinstance(cause, raises) and not isinstance(cause, RayError | GeneratorLost):
                     raise cause from None
-                why = str(cause)
+                why = str(cause) if isinstance(cause, GeneratorLost) else _plain(f"{type(cause).__name__}: {cause}")
             except RayError as e:
-                lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+                lines = [line.strip() for line in _plain(str(e)).splitlines() if line.strip()]
                 why = f"{type(e).__name__}: {lines[0]}" + (f" … {lines[-1]}" if "creation" in lines[0] else "")
         self.down()
         raise WorkerLost(self.name, why)
@@ -150,6 +153,11 @@ class Crew:
         if self.head_lost is None:  # else nobody is there to be told, and they end by themselves
             for worker in self.workers:
                 worker.down()
+
+
+def _plain(text: str) -> str:
+    """Without the colours that Ray puts into it."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 async def _listens(address: str) -> bool:

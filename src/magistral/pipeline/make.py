@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
+
+import torch
 
 from magistral.engines.make import engine_of
 from magistral.flow import Completion, Scored
@@ -49,6 +51,14 @@ class Ingredients:
     def n_bytes(self) -> int:
         """Of the weights in float32."""
         return 4 * self.model.sizes.n_parameters
+
+    def to_write(self) -> Ingredients:
+        """What a generator in a process of its own needs: one whose vLLM server is sent every weight needs none to begin with,
+        but their names and shapes."""
+        if self.recipe.engine.kind != "vllm" or self.rl.lora is not None:
+            return self
+        with torch.device("meta"):
+            return replace(self, model=Transformer(self.model.sizes))
 
     def desk(self) -> Desk:
         tokenizer, prompt = self.tokenizer, self.recipe.prompt

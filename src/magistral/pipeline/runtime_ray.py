@@ -218,7 +218,7 @@ async def ray_roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: W
     runtime = ingredients.recipe.runtime
     with _cluster(runtime, ingredients.n_bytes):
         crew = Crew(runtime, waits)
-        writers, judges, trainer = _hire(crew, ray.put(ingredients))
+        writers, judges, trainer = _hire(crew, ingredients)
         generators = RayGenerators(ingredients.desk(), writers, crew)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -234,9 +234,11 @@ async def ray_roles(ingredients: Ingredients, checkpoints: Checkpoints, waits: W
             crew.dismiss()
 
 
-def _hire(crew: Crew, shared: Any) -> tuple[list[Worker], list[Worker], Worker]:
-    """Generators, verifiers and the trainer. `shared`: the reference to their ingredients."""
-    want = crew.runtime
+def _hire(crew: Crew, ingredients: Ingredients) -> tuple[list[Worker], list[Worker], Worker]:
+    """Generators, verifiers and the trainer, each sent what it needs: a process holds all that it is sent."""
+    want, needed = crew.runtime, ingredients.to_write()
+    whole, scorer = ray.put(ingredients), ray.put(ingredients.make_scorer)
+    to_write = whole if needed is ingredients else ray.put(needed)
     writing = {
         "num_cpus": want.generator_cpus,
         "num_gpus": want.generator_gpus,
@@ -244,12 +246,12 @@ def _hire(crew: Crew, shared: Any) -> tuple[list[Worker], list[Worker], Worker]:
         "scheduling_strategy": "SPREAD",  # the loss of one node is not the loss of all
     }
     generators = [
-        crew.worker(f"generator-{i}", "generate", GeneratorWorker, (shared, want.generator_cpus, i), **writing)
+        crew.worker(f"generator-{i}", "generate", GeneratorWorker, (to_write, want.generator_cpus, i), **writing)
         for i in range(want.n_generators)
     ]
-    verifiers = [crew.worker(f"verifier-{i}", "verify", VerifierWorker, (shared,), num_cpus=1) for i in range(want.n_verifiers)]
+    verifiers = [crew.worker(f"verifier-{i}", "verify", VerifierWorker, (scorer,), num_cpus=1) for i in range(want.n_verifiers)]
     training = {"num_cpus": want.trainer_cpus, "num_gpus": want.trainer_gpus}
-    trainer = crew.worker("trainer", "train", TrainerWorker, (shared, want.trainer_cpus), **training)
+    trainer = crew.worker("trainer", "train", TrainerWorker, ([whole], want.trainer_cpus), **training)
     return generators, verifiers, trainer
 
 

@@ -22,7 +22,7 @@ from magistral.engines.base import Request
 from magistral.flow import Completion, Scored
 from magistral.pipeline.broadcast import Arrays, OtherWeights, Seal, pack, unpack
 from magistral.pipeline.growing import Growth, Writer
-from magistral.pipeline.make import Ingredients
+from magistral.pipeline.make import Ingredients, MakeScorer
 from magistral.pipeline.roles import Trained
 from magistral.pipeline.runtime_inline import InlineVerifier
 from magistral.trainer.ranks import ALONE, free_address, joined
@@ -37,15 +37,25 @@ class Report:
 
 
 class _Body:
+    """Ray gives the constructor's arguments to `make`, and calls it by `ready`: what a constructor raises is for Ray a death like
+    any other, and what a call raises comes back as it is."""
+
+    make: Callable[..., None]
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
     def ready(self) -> dict[str, Any]:
         """Answered when all is made."""
+        arguments, self._arguments = self._arguments, ()
+        self.make(*arguments)
         return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 class GeneratorWorker(_Body):
     """`write` and `load` are called from two threads: the check of new weights does not stop the writing."""
 
-    def __init__(self, ingredients: Ingredients, n_threads: int, index: int) -> None:
+    def make(self, ingredients: Ingredients, n_threads: int, index: int) -> None:
         torch.set_num_threads(n_threads)
         self._engine = ingredients.engine((index, ingredients.recipe.runtime.n_generators))
         self.writer = Writer(self._engine.__enter__())  # it ends with this process
@@ -97,9 +107,9 @@ class GeneratorWorker(_Body):
 
 
 class VerifierWorker(_Body):
-    def __init__(self, ingredients: Ingredients) -> None:
+    def make(self, make_scorer: MakeScorer) -> None:
         torch.set_num_threads(1)
-        self._scorer = ingredients.make_scorer()
+        self._scorer = make_scorer()
         self._verifier = InlineVerifier(self._scorer.__enter__().score)  # its processes end with this one
 
     def score(self, group: list[Completion]) -> tuple[list[Scored], int, float]:
@@ -119,7 +129,7 @@ class Stepped:
 class RankWorker(_Body):
     """A rank of the trainer: each does all that the first does, since every one may be needed to gather a tensor."""
 
-    def __init__(self, ingredients: Ingredients, n_threads: int, rank: int, address: str) -> None:
+    def make(self, ingredients: Ingredients, n_threads: int, rank: int, address: str) -> None:
         torch.set_num_threads(n_threads)
         want, ranks = ingredients.recipe.runtime, ALONE
         if want.n_trainers > 1 or want.trainer_gpus:
@@ -144,13 +154,15 @@ class RankWorker(_Body):
 class TrainerWorker(RankWorker):
     """The first rank. It makes the others, which end with it: a rank that is lost is the loss of the trainer."""
 
-    def __init__(self, ingredients: Ingredients, n_threads: int) -> None:
+    def make(self, boxed: Sequence[Any], n_threads: int) -> None:  # type: ignore[override]  # a rank like the others, made otherwise
+        """`boxed`: the reference to the ingredients, in a list, so that the other ranks are given the same."""
+        ingredients: Ingredients = ray.get(boxed[0])
         want = ingredients.recipe.runtime
         address = free_address(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         make = ray.remote(num_cpus=want.trainer_cpus, num_gpus=want.trainer_gpus)(RankWorker)
-        shared = ray.put(ingredients)
-        self._others = [make.remote(shared, n_threads, rank, address) for rank in range(1, want.n_trainers)]
-        super().__init__(ingredients, n_threads, 0, address)
+        self._others = [make.remote(boxed[0], n_threads, rank, address) for rank in range(1, want.n_trainers)]
+        with self._together("ready"):
+            super().make(ingredients, n_threads, 0, address)
 
     def step(self, groups: Sequence[Sequence[Scored]], version: int) -> tuple[Stepped, Arrays]:
         start = time.perf_counter()
