@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
+from tests import tekken
 
+from magistral.cli.plan import memory_limits
 from magistral.engines.plan import (
     GIB,
     Choice,
@@ -15,12 +22,16 @@ from magistral.engines.plan import (
     cache_bytes,
     command,
     fits,
+    mistral_flags,
+    n_sharing,
     smallest_need,
     weight_bytes,
     windows,
 )
 from magistral.errors import UnknownName
 from magistral.models.sizes import MAGISTRAL_SMALL
+from magistral.models.transformer import Transformer
+from magistral.weights.names import their_name
 
 CARD_24, CARD_80 = Machine(memory=24 * GIB, n_gpus=1), Machine(memory=80 * GIB, n_gpus=1)
 SMALL_CPU = Machine(memory=int(23.5 * GIB), n_cores=2)
@@ -89,18 +100,53 @@ def test_where_nothing_fits_the_least_that_would_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cache", "machine", "version", "typed"),
+    ("n_gpus", "n_heads", "n_kv_heads", "shared"),
+    [(1, 32, 8, 1), (2, 32, 8, 2), (3, 32, 8, 2), (6, 32, 8, 4), (16, 32, 8, 8), (4, 9, 3, 3), (2, 9, 3, 1)],
+)
+def test_a_model_is_shared_among_gpus_that_its_heads_divide_among(
+    n_gpus: int, n_heads: int, n_kv_heads: int, shared: int
+) -> None:
+    sizes, machine = replace(MAGISTRAL_SMALL, n_heads=n_heads, n_kv_heads=n_kv_heads), Machine(memory=80 * GIB, n_gpus=n_gpus)
+    assert n_sharing(sizes, machine) == shared
+    choice, less = (fits(sizes, m, kind("bf16"), 8_192) for m in (machine, Machine(memory=80 * GIB, n_gpus=shared)))
+    assert choice == less, "the others hold nothing"
+    assert choice is not None
+    typed = command(choice, machine, "x/M")
+    assert (f"--tensor-parallel-size {shared}" in typed) == (shared > 1)
+
+
+@pytest.mark.parametrize(
+    ("layout", "native", "thinks", "flags"),
     [
         (
-            "bf16", "f16", CARD_80, "magistral-small-2507",
-            "vllm serve x/M --max-model-len 40960 --tokenizer_mode mistral --config_format mistral --load_format mistral "
-            "--tool-call-parser mistral --enable-auto-tool-choice --reasoning-parser mistral",
+            "v13", True, True,
+            "--tokenizer-mode mistral --config-format mistral --load-format mistral --tool-call-parser mistral "
+            "--enable-auto-tool-choice --reasoning-parser mistral",
         ),
         (
-            "fp8", "q8_0", Machine(memory=24 * GIB, n_gpus=2), "magistral-small-2506",
-            "vllm serve x/M --max-model-len 40960 --tokenizer_mode mistral --config_format mistral --load_format mistral "
-            "--tool-call-parser mistral --enable-auto-tool-choice --quantization fp8 --kv-cache-dtype fp8 "
-            "--tensor-parallel-size 2",
+            "v11", True, False,
+            "--tokenizer-mode mistral --config-format mistral --load-format mistral --tool-call-parser mistral "
+            "--enable-auto-tool-choice",
+        ),
+        (
+            "v13", False, True,
+            "--tokenizer-mode mistral --tool-call-parser mistral --enable-auto-tool-choice --reasoning-parser mistral",
+        ),
+        ("v7", False, False, "--tokenizer-mode mistral"),
+    ],
+    ids=["1.1 as published", "1.0: it thinks in text", "weights in Hugging Face's form", "no tools"],
+)  # fmt: skip
+def test_what_vllm_is_told_of_mistral_s_models(layout: str, native: bool, thinks: bool, flags: str) -> None:
+    assert " ".join(mistral_flags(layout, native=native, thinks=thinks)) == flags
+
+
+@pytest.mark.parametrize(
+    ("name", "cache", "machine", "version", "typed"),
+    [
+        ("bf16", "f16", CARD_80, "magistral-small-2507", "vllm serve x/M --max-model-len 40960 --a"),
+        (
+            "fp8", "q8_0", Machine(memory=24 * GIB, n_gpus=2), "",
+            "vllm serve x/M --max-model-len 40960 --a --quantization fp8 --kv-cache-dtype fp8 --tensor-parallel-size 2",
         ),
         ("Q4_K_M", "f16", CARD_24, "magistral-small-2507", "llama-server -m M.gguf -c 40960 -ngl 99"),
         ("Q4_K_M", "q4_0", SMALL_CPU, "", "llama-server -m M.gguf -c 40960 -fa on -ctk q4_0 -ctv q4_0"),
@@ -111,13 +157,13 @@ def test_where_nothing_fits_the_least_that_would_is_named() -> None:
         ),
     ],
     ids=[
-        *("whole, marks as tokens", "8 bits on two cards, marks as text", "4 bits", "4 bits and a rounded cache on a CPU"),
+        *("whole", "8 bits on two cards", "4 bits", "4 bits and a rounded cache on a CPU"),
         *("4 bits on a CPU", "a version of Magistral on it"),
     ],
 )  # fmt: skip
 def test_what_to_type(name: str, cache: str, machine: Machine, version: str, typed: str) -> None:
-    choice = Choice(kind=kind(name, machine), cache=cache, window=40_960, n_at_once=1)
-    assert command(choice, machine, "x/M", version=version) == typed
+    choice = Choice(kind=kind(name, machine), cache=cache, window=40_960, n_at_once=1, n_gpus=machine.n_gpus)
+    assert command(choice, machine, "x/M", version=version, flags=["--a"]) == typed
 
 
 def test_the_verb_says_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +179,50 @@ def test_the_verb_says_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in said
     plan("magistral-small-2506", ram=8.0)
     assert "Nothing fits with a window of 40960: that needs 18.9 GiB at least." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("form", "native"), [("mistral", True), ("hf", False)])
+def test_the_verb_tells_vllm_of_a_folder_what_magistral_needs(
+    form: str, native: bool, tiny: Callable[..., Transformer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from magistral.cli.plan import command as plan
+    from magistral.models.load import save_model
+    from magistral.text.tekken import tokenizer_from_tekken
+
+    model = tiny(n_words=301, family="mistral", tied=False)
+    words = tokenizer_from_tekken(tekken.write_small(tmp_path))
+    save_model(tmp_path, model, words, model.named_parameters())
+    if native:
+        (tmp_path / "params.json").write_text(json.dumps(model.sizes.to_params()))
+        tensors = {their_name(name, "mistral"): p.detach().contiguous() for name, p in model.named_parameters()}
+        save_file(tensors, tmp_path / "consolidated.safetensors")
+        (tmp_path / "config.json").unlink()
+    plan(str(tmp_path), gpu=24.0, gpus=3)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert ("--config-format mistral --load-format mistral" in said) == native
+    assert "--tokenizer-mode mistral" in said
+    assert "--reasoning-parser mistral --tensor-parallel-size 2" in said
+    assert "on 2 of the 3 GPUs: 4 heads and 2 key heads divide among no more" in said
+    assert "│ 128 " in said or "┃ 128 " in said, "a window of under 1 k tokens is told in tokens"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limits"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "2048\n", "memory.max": "4096\n"}, [2048, 4096]),
+        ("0::/out/of/sight\n", {"memory.max": "4096\n"}, [4096]),
+        ("5:cpu:/\n4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "1024\n"}, [1024]),
+        ("0::/\n", {}, []),
+    ],
+    ids=["a group's parents bind it too", "in a container", "version 1", "no limit"],
+)
+def test_what_the_kernel_lets_a_process_have(own: str, files: dict[str, str], limits: list[int], tmp_path: Path) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    assert memory_limits(tmp_path / "groups", tmp_path / "own") == limits
+    assert memory_limits(tmp_path / "groups", tmp_path / "absent") == []
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:

@@ -57,21 +57,27 @@ class Subject:
     """Tokens of the window that the model is advised for."""
     version: str = ""
     """Of Magistral Small, where it was named as one."""
+    flags: tuple[str, ...] = ()
+    """That vLLM needs for it."""
 
 
 def _subject(model: str, machine: Machine) -> Subject:
-    from magistral.engines.plan import kind_of_file
+    from magistral.engines.plan import kind_of_file, mistral_flags
     from magistral.errors import UnknownName
     from magistral.models.find import model_path
     from magistral.models.sizes import SIZES, sizes_of
+    from magistral.models.words import tokenizer_of
     from magistral.registry import nearest
+    from magistral.text.trace import THINK_TOKENS
     from magistral.text.versions import ALIASES, VERSIONS
     from magistral.weights.read import open_weights
 
     version = ALIASES.get(model, model)
     if version in SIZES and not Path(model).exists():
         name = f"mistralai/Magistral-Small-{version.rsplit('-', 1)[-1]}"
-        return Subject(name, SIZES[version], machine.kinds, VERSIONS[version].advised, version)
+        known = VERSIONS[version]
+        flags = mistral_flags(known.layout, native=True, thinks=known.marks == THINK_TOKENS)
+        return Subject(name, SIZES[version], machine.kinds, known.advised, version, flags)
     if not Path(model).exists() and model != "smollm2":
         names = [*SIZES, *ALIASES, "smollm2", *(file.name for file in Path().glob("*.gguf"))]
         raise UnknownName(f"no model {model!r}, neither a file or folder nor a name; {nearest(model, names)}")
@@ -79,7 +85,11 @@ def _subject(model: str, machine: Machine) -> Subject:
     sizes = sizes_of(weights)
     own = (kind_of_file(weights.tensors, sizes.n_parameters),) if weights.form == "gguf" else machine.kinds
     name = str(weights.path) if weights.form == "gguf" else model
-    return Subject(name, sizes, own, min(sizes.window, 40_960))
+    flags = ()
+    if (weights.path / "tekken.json").is_file():
+        tokenizer = tokenizer_of(weights, sizes.n_words)
+        flags = mistral_flags(tokenizer.layout, native=weights.form == "mistral", thinks=tokenizer.marks_are_tokens)
+    return Subject(name, sizes, own, min(sizes.window, 40_960), flags=flags)
 
 
 def this_machine() -> Machine:
@@ -94,7 +104,22 @@ def this_machine() -> Machine:
         if told.returncode == 0 and sizes:
             return Machine(memory=min(sizes), n_gpus=len(sizes))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(memory=memory if memory > 0 else GIB, n_cores=_cores())
+    return Machine(memory=min([memory if memory > 0 else GIB, *memory_limits()]), n_cores=_cores())
+
+
+def memory_limits(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Bytes that the kernel lets this process and those of its groups have: a container's or a scheduler's limits."""
+    limits = []
+    for line in own.read_text(encoding="utf-8").splitlines() if own.exists() else []:
+        _, controllers, place = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        top, name = (groups / "memory", "memory.limit_in_bytes") if controllers else (groups, "memory.max")
+        group = top / place.strip("/")  # which a container may not see: its own is then at the top
+        for folder in (group, *(p for p in group.parents if p.is_relative_to(top))):
+            text = (folder / name).read_text(encoding="utf-8").strip() if (folder / name).is_file() else ""
+            limits += [int(text)] if text.isdigit() else []  # "max" is none
+    return limits
 
 
 def _cores() -> int:
@@ -110,7 +135,7 @@ def _table(subject: Subject, machine: Machine) -> None:
     sizes = subject.sizes
     typer.echo(f"{sizes.n_parameters:,} parameters; {cache_bytes(sizes, 1) / 1024:g} KiB of keys and values a token (16 bits)")
     typer.echo(f"{machine}: {machine.usable / GIB:.1f} GiB for weights and cache\n")
-    table = Table("weights", "GiB", *(f"{w // 1024} k" for w in windows(sizes)))
+    table = Table("weights", "GiB", *(f"{w}" if w % 1024 else f"{w // 1024} k" for w in windows(sizes)))
     table.add_row("cache alone", "", *(f"{cache_bytes(sizes, w) / GIB:.2f} GiB" for w in windows(sizes)))
     for kind in subject.kinds:
         cells = [_cell(fits(sizes, machine, kind, w)) for w in windows(sizes)]
@@ -136,7 +161,10 @@ def _advice(subject: Subject, machine: Machine, window: int) -> None:
         return
     cache = "" if choice.cache == "f16" else f", the cache in {choice.cache}"
     typer.echo(f"With a window of {window}: {choice.kind.name}{cache}; {choice.n_at_once} at once. To run it:")
-    typer.echo("  " + to_type(choice, machine, subject.name, version=subject.version))
+    typer.echo("  " + to_type(choice, machine, subject.name, version=subject.version, flags=subject.flags))
+    if choice.kind.engine == "vllm" and choice.n_gpus < machine.n_gpus:
+        heads = f"{subject.sizes.n_heads} heads and {subject.sizes.n_kv_heads} key heads"
+        typer.echo(f"  (on {choice.n_gpus} of the {machine.n_gpus} GPUs: {heads} divide among no more of them)")
     if choice.kind.engine == "llamacpp" and not subject.name.endswith(".gguf"):
         kind = choice.kind.name.split("(")[-1].rstrip(")").lower()
         folder, file = ("FOLDER" if subject.version else subject.name), subject.name.rstrip("/").rsplit("/", 1)[-1]

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magistral.models.sizes import Sizes
-from magistral.text.trace import THINK_TOKENS
-from magistral.text.versions import VERSIONS
 from magistral.weights.stored import Stored
 
 GIB = 2**30
@@ -102,18 +100,27 @@ class Choice:
     window: int
     n_at_once: int
     """Completions of the whole window that fit at once."""
+    n_gpus: int = 1
+    """Among which vLLM shares the model."""
 
 
 def fits(sizes: Sizes, machine: Machine, kind: Kind, window: int) -> Choice | None:
     """With the best cache that fits; None where none does. vLLM's caches are 16 or 8 bits."""
-    left = machine.usable - weight_bytes(sizes, kind)
+    n_gpus = n_sharing(sizes, machine) if kind.engine == "vllm" else 1
+    usable = replace(machine, n_gpus=n_gpus).usable if kind.engine == "vllm" else machine.usable
+    left = usable - weight_bytes(sizes, kind)
     for cache in CACHE_BITS:
         if kind.engine == "vllm" and cache == "q4_0":
             continue
         n = left // cache_bytes(sizes, window, cache)
         if n >= 1:
-            return Choice(kind=kind, cache=cache, window=window, n_at_once=int(n))
+            return Choice(kind=kind, cache=cache, window=window, n_at_once=int(n), n_gpus=n_gpus)
     return None
+
+
+def n_sharing(sizes: Sizes, machine: Machine) -> int:
+    """GPUs among which vLLM can share a model: each takes as many heads, and as many key heads, as every other."""
+    return max(n for n in range(1, max(1, machine.n_gpus) + 1) if sizes.n_heads % n == 0 == sizes.n_kv_heads % n)
 
 
 def best(sizes: Sizes, machine: Machine, kinds: Sequence[Kind], window: int) -> Choice | None:
@@ -123,34 +130,38 @@ def best(sizes: Sizes, machine: Machine, kinds: Sequence[Kind], window: int) -> 
     return min(choices, key=lambda c: list(CACHE_BITS).index(c.cache), default=None)
 
 
-def command(choice: Choice, machine: Machine, model: str, *, version: str = "") -> str:
-    """What to type: our own server where it does it, which off a GPU is all but rounded caches. `version`: of Magistral."""
+def command(choice: Choice, machine: Machine, model: str, *, version: str = "", flags: Sequence[str] = ()) -> str:
+    """What to type: our own server where it does it, which off a GPU is all but rounded caches. `version`: of Magistral;
+    `flags`: further ones for vLLM."""
     window = str(choice.window)
     if choice.kind.engine == "vllm":
-        return " ".join(["vllm", "serve", model, "--max-model-len", window, *_vllm_flags(choice, machine, version)])
+        return " ".join(["vllm", "serve", model, "--max-model-len", window, *flags, *_vllm_flags(choice)])
     gguf = model if model.endswith(".gguf") else f"{model.rstrip('/').rsplit('/', 1)[-1]}.gguf"
     if not machine.n_gpus and choice.cache == "f16":
         told = ["--as", version] if version else []
         slots = str(min(choice.n_at_once, MAX_SLOTS))
         return " ".join(["magistral", "serve", gguf, "--engine", "llamacpp", "--window", window, "--slots", slots, *told])
-    flags = ["-ngl", "99"] if machine.n_gpus else []
+    where = ["-ngl", "99"] if machine.n_gpus else []
     if choice.cache != "f16":
-        flags += ["-fa", "on", "-ctk", choice.cache, "-ctv", choice.cache]
-    return " ".join(["llama-server", "-m", gguf, "-c", window, *flags])
+        where += ["-fa", "on", "-ctk", choice.cache, "-ctv", choice.cache]
+    return " ".join(["llama-server", "-m", gguf, "-c", window, *where])
 
 
-def _vllm_flags(choice: Choice, machine: Machine, version: str) -> list[str]:
+def mistral_flags(layout: str, *, native: bool, thinks: bool) -> tuple[str, ...]:
+    """What vLLM must be told of a model with Mistral's own tokenizer, of that version. `native`: its weights are in Mistral's
+    form too; `thinks`: in control tokens, for which the parser of thinking looks (Magistral 1.0 thinks in text)."""
+    form = ("--config-format", "mistral", "--load-format", "mistral") if native else ()
+    tools = ("--tool-call-parser", "mistral", "--enable-auto-tool-choice") if layout in ("v11", "v13") else ()
+    return ("--tokenizer-mode", "mistral", *form, *tools, *(("--reasoning-parser", "mistral") if thinks else ()))
+
+
+def _vllm_flags(choice: Choice) -> list[str]:
     flags = []
-    if version:
-        flags += ["--tokenizer_mode", "mistral", "--config_format", "mistral", "--load_format", "mistral"]
-        flags += ["--tool-call-parser", "mistral", "--enable-auto-tool-choice"]
-        if VERSIONS[version].marks == THINK_TOKENS:  # the parser looks for the control tokens, which the first has not
-            flags += ["--reasoning-parser", "mistral"]
     if choice.kind.name == "fp8":
         flags += ["--quantization", "fp8"]
     if choice.cache != "f16":
         flags += ["--kv-cache-dtype", "fp8"]
-    return flags if machine.n_gpus < 2 else [*flags, "--tensor-parallel-size", str(machine.n_gpus)]
+    return flags if choice.n_gpus < 2 else [*flags, "--tensor-parallel-size", str(choice.n_gpus)]
 
 
 def smallest_need(sizes: Sizes, machine: Machine, kinds: Sequence[Kind], window: int) -> int:
