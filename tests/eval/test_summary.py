@@ -104,6 +104,20 @@ def test_what_no_verifier_judged_counts_for_nothing(tmp_path: Path) -> None:
     assert summary.scores(counts)["pass_at_1"]["value"] == 0.5
 
 
+def test_one_completion_that_cannot_be_judged_renames_no_score(tmp_path: Path) -> None:
+    rows = [row("a", i, "2") for i in range(3)] + [row("b", 0, "2"), row("b", 1, "3"), row("b", 2, "3", outcome="error")]
+    counts = summary.counted(table(tmp_path, rows))
+    found = {name: s["value"] for name, s in summary.scores(counts).items()}
+    # b's two judged ones stand for its three: a tie, of which one is right
+    assert (found["pass_at_3"], found["maj_at_3"], found["pass_at_1"]) == (1.0, (1 + 1 / 2) / 2, (1 + 1 / 2) / 2)
+    assert summary.at_every_k(counts) == {"pass_at": [0.75, 1.0, 1.0], "maj_at": [0.75, 0.75, 0.75]}
+
+
+def test_only_where_the_paper_names_the_runs_is_a_protocol_the_papers() -> None:
+    named = {name for name, p in PROTOCOLS.items() if p.of_paper}
+    assert named == {"aime24", "aime25", "aime_multilingual", "livecodebench_v5", "livecodebench_v6"}
+
+
 def test_nothing_judged_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="none of 1 completions could be judged"):
         summary.counted(table(tmp_path, [row("a", 0, "2", outcome="error")]))

@@ -45,7 +45,7 @@ def sum_up(
         **{name: getattr(m, name) for name in SETTINGS},
         "weights": how.weights,
         "departures": departures(m, how) + missing(m, (p.language for p in problems)) + _guesses(verdicts),
-        "comparable": PROTOCOLS[m.benchmark].published, **asking,
+        "comparable": PROTOCOLS[m.benchmark].of_paper, **asking,
         "dropped": verdicts.num_rows - int(counts.n.sum()),
         "scores": summary.scores(counts), "at_every_k": summary.at_every_k(counts),
         "by_family": summary.by(counts, counts.family), "by_language": summary.by(counts, counts.language),

@@ -123,9 +123,9 @@ def _votes(number: Any) -> tuple[int, tuple[int, ...], int] | None:
 
 
 def scores(c: Counts) -> dict[str, Score]:
-    """pass@1, pass@n and maj@n over the runs that every problem has, and the shares of what went wrong."""
+    """pass@1, pass@n and maj@n over the n runs of a problem, and the shares of what went wrong."""
     shares = {"pass_at_1": c.right}
-    if (k := int(c.n.min())) > 1:
+    if (k := int(c.n.max())) > 1:
         shares |= {f"{name}_{k}": each[:, k - 1] for name, each in _at_every_k(c).items()}
     shares |= {name: c.sums[name] for name in ("truncated", "malformed", "wrong_language")}
     shares["well_formed"] = 1 - c.sums["malformed"]
@@ -142,11 +142,16 @@ def at_every_k(c: Counts) -> dict[str, list[float]]:
 
 
 def _at_every_k(c: Counts) -> dict[str, Floats]:
-    """[problems, k] up to the runs that every problem has."""
-    k = int(c.n.min())
-    found = {"pass_at": np.array([pass_at_k(int(n), int(r))[:k] for n, r in zip(c.n, c.n_right, strict=True)])}
+    """[problems, k] up to the runs of a problem. Where some of a problem's could not be judged, the others stand for them: one
+    completion that no verifier can read does not make maj@64 of 30 problems a maj@63. The report says how many were dropped."""
+    k = int(c.n.max())
+
+    def to_k(values: Floats) -> Floats:
+        return np.pad(values, (0, k - len(values)), mode="edge")
+
+    found = {"pass_at": np.array([to_k(pass_at_k(int(n), int(r))) for n, r in zip(c.n, c.n_right, strict=True)])}
     if all(c.votes):
-        found["maj_at"] = np.array([maj_at_k(*v)[:k] for v in c.votes if v])
+        found["maj_at"] = np.array([to_k(maj_at_k(*v)) for v in c.votes if v])
     return found
 
 
