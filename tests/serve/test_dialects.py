@@ -125,6 +125,30 @@ def test_arguments_that_are_no_object_stand_in_one_where_the_form_has_objects(ar
     assert block["input"] == said
 
 
+def test_what_mistral_s_form_has_no_place_for_is_named() -> None:
+    body = {"messages": [USER], "logprobs": True, "top_logprobs": 2, "max_completion_tokens": 9, "surprise": 1}
+    assert DIALECTS["mistral"].read(body).ignored == ("surprise", "logprobs", "max_completion_tokens", "top_logprobs")
+
+
+@pytest.mark.parametrize("dialect", ["mistral", "openai"])
+def test_calls_of_each_completion_are_counted_from_nothing(dialect: str) -> None:
+    renderer = DIALECTS[dialect].stream(Reply(id="1", model="m", created=1, ask=Ask(stream=True, n=2)))
+    found = []
+    for i in (0, 1, 0):
+        (*_, last) = renderer.feed(ToolCall(index=i, call=Call(id="c", name="f", arguments="{}")))
+        assert isinstance(last.data, dict)
+        found.append(last.data["choices"][0]["delta"]["tool_calls"][0]["index"])
+    assert found == [0, 0, 1]
+
+
+def test_notes_stand_in_the_last_chunk_of_plain_completions() -> None:
+    renderer = DIALECTS["completions"].stream(Reply(id="1", model="m", created=1, ask=Ask(stream=True, usage_in_stream=False)))
+    renderer.feed(Note(index=0, kind="long_prompt", text="long"))
+    (last, done) = renderer.feed(Ended(index=0, end=End.STOP, usage=Usage(prompt=1)))
+    assert isinstance(last.data, dict)
+    assert (last.data["magistral"]["notes"][0]["kind"], done.data) == ("long_prompt", "[DONE]")
+
+
 def test_mistral_s_answers_begin_with_the_prefix() -> None:
     with serving(Scripted(lambda _: " 391.")) as url:
         body = {"messages": [USER, {"role": "assistant", "content": "It is", "prefix": True}]}
@@ -157,6 +181,7 @@ ASSISTANT: dict[str, Any] = {
     },
     "a field of its own": {"content": "4", "reasoning_content": "hm"},
     "the other field": {"content": "4", "reasoning": "hm"},
+    "details": {"reasoning_details": [{"type": "reasoning.text", "text": "hm"}], "content": "4"},
 }
 
 

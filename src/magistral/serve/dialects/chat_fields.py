@@ -48,6 +48,7 @@ class Message(Loose):
     content: str | list[Part | str] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    reasoning_details: list[Part] | None = None
     tool_calls: list[CallField] | None = None
     tool_call_id: str | None = None
     prefix: bool | None = None
@@ -103,7 +104,8 @@ def turn_of(message: Message, i: int) -> Turn:
     role: Any = "system" if message.role == "developer" else message.role
     if message.reasoning and message.reasoning_content and message.reasoning != message.reasoning_content:
         raise Refused("bad_request", f"messages.{i}: reasoning and reasoning_content differ", field=f"messages.{i}.reasoning")
-    thinking = thinking or message.reasoning_content or message.reasoning or ""
+    details = "".join(part.text or "" for part in message.reasoning_details or () if part.type == "reasoning.text")
+    thinking = thinking or message.reasoning_content or message.reasoning or details
     if role == "assistant":
         return assistant_turn(
             text, thinking, signature=_signature(message), calls=tuple(_call_of(c) for c in message.tool_calls or ())

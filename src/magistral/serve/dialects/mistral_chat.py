@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from magistral.serve.dialects.base import Json, Renderer, Reply, Sse, extras
@@ -32,6 +33,8 @@ ERRORS: dict[Kind, tuple[str, str]] = {
     "busy": ("service_tier_capacity_exceeded", "3505"),
     "broken": ("internal_server_error", "1000"),
 }
+OPENAI_ONLY = ("include_reasoning", "logprobs", "max_completion_tokens", "reasoning", "stream_options", "top_logprobs")
+"""Fields of the common form that this dialect's replies have no place for, or has a name of its own for."""
 OPEN, CLOSE = f"{THINK_TEXT.open}\n", f"\n{THINK_TEXT.close}\n"
 
 
@@ -58,7 +61,8 @@ class MistralChat:
             seed=seed_of(fields.random_seed if fields.random_seed is not None else fields.seed),
             default_system=not no_default, shape={"format": fields.format},
         )  # fmt: skip
-        return check(ask)
+        unheard = tuple(name for name in OPENAI_ONLY if body.get(name))
+        return check(replace(ask, ignored=(*ask.ignored, *unheard)))
 
     def whole(self, reply: Reply, wholes: Sequence[Whole]) -> Json:
         return completion(reply, wholes, [_choice(reply, whole) for whole in wholes], id=reply.id)
@@ -110,7 +114,7 @@ class _Stream:
         """Thinking so far of the completions whose thinking is not closed."""
         self.notes = list[Note]()
         self.ended = list[Ended]()
-        self.n_calls = 0
+        self.n_calls = dict[int, int]()
 
     def feed(self, event: Event) -> list[Sse]:
         match event:
@@ -124,10 +128,9 @@ class _Stream:
             case Piece():
                 return self._delta(event.index, {"content": self._answer(event.index, event.text)})
             case ToolCall():
-                self.n_calls += 1
-                return self._delta(
-                    event.index, {"content": "", "tool_calls": [{"index": self.n_calls - 1, **call_fields(event.call)}]}
-                )
+                at = self.n_calls.get(event.index, 0)
+                self.n_calls[event.index] = at + 1
+                return self._delta(event.index, {"content": "", "tool_calls": [{"index": at, **call_fields(event.call)}]})
             case Ended():
                 return self._end(event)
             case _:

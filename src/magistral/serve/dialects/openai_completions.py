@@ -128,9 +128,10 @@ class _Stream:
 
     def _end(self, event: Ended) -> list[Sse]:
         self.ended.append(event)
-        out = [self._chunk([_choice(event.index, "", FINISH[event.end], None)])]
+        choice = _choice(event.index, "", FINISH[event.end], None)
         if len(self.ended) < self.reply.ask.n:
-            return out
+            return [self._chunk([choice])]
+        out = [self._chunk([choice], **extras(self.notes, []))]
         if self.reply.ask.usage_in_stream:
             usage = self.ended[0].usage
             for other in self.ended[1:]:
