@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
-from tests import tekken
 
 from magistral.cli.plan import memory_limits
 from magistral.engines.plan import (
@@ -32,6 +31,7 @@ from magistral.errors import UnknownName
 from magistral.models.sizes import MAGISTRAL_SMALL
 from magistral.models.transformer import Transformer
 from magistral.weights.names import their_name
+from tests import tekken
 
 CARD_24, CARD_80 = Machine(memory=24 * GIB, n_gpus=1), Machine(memory=80 * GIB, n_gpus=1)
 SMALL_CPU = Machine(memory=int(23.5 * GIB), n_cores=2)
