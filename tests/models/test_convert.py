@@ -24,7 +24,7 @@ from magistral.models.transformer import Masked, Transformer
 from magistral.text.tokens import byte_tokenizer
 from magistral.text.trace import THINK_TOKENS
 from magistral.weights.names import Format, their_name
-from magistral.weights.read import open_weights
+from magistral.weights.read import form_of, open_weights
 
 Tiny = Callable[..., Transformer]
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -423,6 +423,19 @@ def test_without_llama_cpp_k_quants_are_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="put llama-quantize on PATH or install llama-cpp-python, or choose q8_0 or q4_0"):
         quantise_with_llama_cpp(tmp_path / "plain.gguf", tmp_path / "m.gguf", "Q4_K_M")
+
+
+def test_a_folder_with_both_settings_is_read_in_the_form_that_its_weights_have(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny(n_words=301, family="mistral", tied=False)
+    folder = save_mistral(tmp_path / "both", model)
+    tekken.write_small(folder)
+    (folder / "config.json").write_text(json.dumps(model.sizes.to_config()))
+    assert open_weights(folder).form == "mistral"
+    assert equal(made(folder, tmp_path / "out"), folder)
+    for name in ("model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+        (folder / name).write_text("")
+        assert form_of(folder) == "hf"
+        (folder / name).unlink()
 
 
 def test_a_tekken_of_another_version_gives_way_to_the_folder_s_tokenizer_json(tiny: Tiny, tmp_path: Path) -> None:

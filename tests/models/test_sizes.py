@@ -64,6 +64,14 @@ def test_a_rope_that_is_stretched_is_refused_in_every_form() -> None:
         sizes_from_params({**MAGISTRAL_SMALL.to_params(), "yarn": {"factor": 2}})
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "relu"])
+def test_another_activation_is_refused(activation: str) -> None:
+    with pytest.raises(ModelError, match=f"hidden_act='{activation}' is not covered"):
+        sizes_from_config({**TIED.to_config(), "hidden_act": activation})
+    without = {key: value for key, value in TIED.to_config().items() if key != "hidden_act"}
+    assert sizes_from_config(without) == sizes_from_config({**without, "hidden_act": "swish"}) == TIED
+
+
 def test_a_model_quantised_by_another_program_is_named() -> None:
     with pytest.raises(ModelError, match="quantised by 'awq'"):
         sizes_from_config({**TIED.to_config(), "quantization_config": {"quant_method": "awq"}})

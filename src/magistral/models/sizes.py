@@ -178,6 +178,8 @@ def sizes_from_config(config: dict[str, Any]) -> Sizes:
         raise ModelError(f"rope scaling {rope} is not covered")
     if config.get("sliding_window") and config.get("use_sliding_window", family == "mistral"):
         raise ModelError("sliding-window attention is not covered")
+    if (config.get("hidden_act") or "silu") not in ("silu", "swish"):  # two names of one function
+        raise ModelError(f"config.json: hidden_act={config['hidden_act']!r} is not covered (silu is)")
     try:
         heads = config["num_attention_heads"]
         return Sizes(

@@ -29,16 +29,19 @@ class Weights:
 
 
 def form_of(path: Path) -> Format:
-    """Raises ModelError where nothing is there. A folder that holds both forms is read as Hugging Face's."""
+    """Raises ModelError where nothing is there. A folder that holds both forms is read as Hugging Face's, unless
+    the weights are there in Mistral's form alone."""
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"no model file at {path}")
         return "gguf"
     if not path.is_dir():
         raise ModelError(f"no model at {path}: name a folder in Hugging Face or Mistral format, or a .gguf file")
+    native = (path / "params.json").exists()
     if (path / "config.json").exists():
-        return "hf"
-    if (path / "params.json").exists():
+        only_native = native and any(path.glob("consolidated*.safetensors")) and not any(path.glob("model*.safetensors*"))
+        return "mistral" if only_native else "hf"
+    if native:
         return "mistral"
     raise ModelError(f"{path} has no config.json and no params.json: name a complete model folder")
 
