@@ -11,7 +11,7 @@ from magistral.errors import RunFailed, UserError
 from magistral.eval import summary
 from magistral.eval.judge import classes, equality
 from magistral.eval.protocol import PROTOCOLS, UNKNOWN, How, Measuring, departures, missing
-from magistral.eval.published import PUBLISHED
+from magistral.eval.published import PUBLISHED, published
 from magistral.eval.result import add_comparisons, sum_up
 from magistral.eval.scores import share
 from magistral.eval.store import Lines, hold_to, read_verdicts
@@ -257,6 +257,26 @@ def test_weights_and_system_prompts_that_differ_are_said_of_a_comparison(tmp_pat
     assert found["flags"] == [
         "weights int8 against float32", "their system prompts", "ours: weights in int8 instead of full precision"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "references", "n"),
+    [
+        ("aime_multilingual", ["204", "025", "315"], 7),  # seven languages
+        ("aime_multilingual", ["204", "70", "588"], 0),  # 70 and 588 begin AIME 2025
+        ("aime25", ["70", "588"], len([row for row in PUBLISHED if row.benchmark == "aime25"])),
+    ],
+    ids=["2024 translated", "2025 translated", "its own numbers"],
+)
+def test_translations_of_another_year_stand_beside_no_published_number(benchmark: str, references: list[str], n: int) -> None:
+    assert len(published(benchmark, references)) == n
+
+
+def test_a_report_says_why_it_has_no_published_number_of_another_years_translations(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"benchmark": "aime_multilingual", "selection": "2 of the problems"})
+    result = measured(tmp_path / "aime", {"a": "2", "b": "3"}, settings)
+    assert result["published"] == []
+    assert result["departures"][-1] == "not of AIME 2024, as the published numbers are"
 
 
 def test_published_numbers_are_of_benchmarks_that_there_are_and_each_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 PAPER = "arXiv 2506.10910"
@@ -20,8 +21,23 @@ class Published(NamedTuple):
     language: str = ""
 
 
-def published(benchmark: str) -> list[Published]:
+def published(benchmark: str, references: Iterable[str]) -> list[Published]:
+    """What may stand beside a measurement of problems with those references. The multilingual numbers are of AIME 2024, so
+    beside translations of another year there is none."""
+    if is_another_aime(benchmark, references):
+        return []
     return [row for row in PUBLISHED if row.benchmark == benchmark]
+
+
+def is_another_aime(benchmark: str, references: Iterable[str]) -> bool:
+    """Whether it is of translations that are not of AIME 2024: their ids may be any, but their answers are those."""
+    return benchmark == "aime_multilingual" and any(r.strip().lstrip("0") not in _AIME_2024 for r in references)
+
+
+_AIME_2024 = frozenset(map(str, (
+    204, 25, 809, 116, 104, 294, 540, 197, 480, 113, 371, 385, 110, 104, 721,  # I
+    73, 236, 45, 33, 80, 55, 699, 127, 902, 468, 601, 23, 321, 211, 315,  # II
+)))  # fmt: skip
 
 
 def _table(source: str, models: tuple[str, ...], rows: dict[tuple[str, str], tuple[float | None, ...]]) -> list[Published]:

@@ -11,7 +11,7 @@ from magistral.errors import UserError
 from magistral.eval import summary
 from magistral.eval.judge import equality
 from magistral.eval.protocol import PROTOCOLS, Measuring, departures, missing
-from magistral.eval.published import published
+from magistral.eval.published import is_another_aime, published
 from magistral.eval.store import how_asked, lines, read_verdicts
 from magistral.flow import Problem
 from magistral.log import plain, write_atomically
@@ -41,16 +41,20 @@ def sum_up(
     pq.write_table(verdicts, temporary)
     temporary.replace(folder / "verdicts.parquet")
     counts, how = summary.counted(verdicts), how_asked(folder)
+    references = [p.reference for p in problems]
     result = {
         **{name: getattr(m, name) for name in SETTINGS},
         "weights": how.weights,
-        "departures": departures(m, how) + missing(m, (p.language for p in problems)) + _guesses(verdicts),
+        "departures": [
+            *departures(m, how), *missing(m, (p.language for p in problems)), *_guesses(verdicts),
+            *(["not of AIME 2024, as the published numbers are"] if is_another_aime(m.benchmark, references) else []),
+        ],
         "comparable": PROTOCOLS[m.benchmark].of_paper, **asking,
         "dropped": verdicts.num_rows - int(counts.n.sum()),
         "scores": summary.scores(counts), "at_every_k": summary.at_every_k(counts),
         "by_family": summary.by(counts, counts.family), "by_language": summary.by(counts, counts.language),
         "by_length": summary.by_length(verdicts), "totals": summary.totals(verdicts, asking["prices"]),
-        "published": [row._asdict() for row in published(m.benchmark)], "compared": [],
+        "published": [row._asdict() for row in published(m.benchmark, references)], "compared": [],
         "hardest": hardest_problems(verdicts, counts, problems, folder, private=private),
     }  # fmt: skip
     write_result(folder, result)
