@@ -270,6 +270,50 @@ def test_runs_have_curves_and_axe_finds_nothing(page: Page) -> None:
     assert faults(page) == []
 
 
+SIGNPOSTS: dict[str, tuple[str, list[str]]] = {
+    "English": (
+        "They ask.\n\nFirst, \\(x\\) * 1 is 2.\n\nSo on.\n\nWait, **no**.\n\nButter isn't.\n\nLet me check.\nWait, amid it.",
+        ["First, x * 1 is 2.", "Wait, no.", "Let me check."],
+    ),
+    "numbers and headings": ("## Plan\n\n1. Add.\n\n2) Halve.\n\n391 it is.", ["Plan", "1. Add.", "2) Halve."]),
+    "too few": ("Wait.\n\nBut no.", []),
+    "long": ("Wait, " + "no " * 40 + "\n\nThen 1.\n\nThen 2.", ["Wait, " + "no " * 20 + "no…", "Then 1.", "Then 2."]),
+    "Chinese": ("等等。\n\n让我检查。\n\n他走了。\n\n所以是5。", ["等等。", "让我检查。", "所以是5。"]),
+    "Arabic": ("انتظر\n\nثم نجمع.\n\nلكن كيف؟", ["انتظر", "ثم نجمع.", "لكن كيف؟"]),
+}
+
+
+def test_an_outline_names_the_paragraphs_that_begin_with_a_signpost(page: Page) -> None:
+    outline = "async (text) => (await import('./js/outline.js')).outline(text).map(({ at, text: line }) => [at, line])"
+    for name, (text, lines) in SIGNPOSTS.items():
+        found = page.evaluate(outline, text)
+        assert [line for _, line in found] == lines, name
+        assert all(at == 0 or text[at - 2 : at] == "\n\n" for at, _ in found)
+
+
+def test_the_outline_of_a_trace_is_folded_and_leads_to_its_paragraphs_by_the_keyboard(page: Page, engine: Scripted) -> None:
+    waits = [f"Wait, {i} + 1 = {i + 1}, since {' '.join(str(i * j) for j in range(20))} are multiples." for i in range(12)]
+    trace = "\n\n".join(waits)
+    said, engine.say = engine.say, lambda prompt: "yes" if prompt.endswith("</think>\n") else f"<think>\n{trace}\n</think>\nyes"
+    page.check("#checks")  # their hidden words scroll with the log
+    try:
+        ask(page, "outline")
+    finally:
+        engine.say = said
+    page.click(".thinking > summary")
+    assert page.get_attribute(".outline", "open") is None
+    page.focus(".outline > summary")
+    page.keyboard.press("Enter")
+    assert "(12)" in page.inner_text(".outline > summary")
+    for _ in range(11):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight"), "the log scrolls, the page does not"
+    assert "Wait, 10 + 1" in page.evaluate("document.activeElement.textContent")
+    holds(page, "(r => r.top > 0 && r.bottom < innerHeight)(document.activeElement.getBoundingClientRect())")
+    assert faults(page) == []
+
+
 def kept_completions(run: Path, step: int) -> None:
     row = {
         "group": 0, "question": f"asked at {step}", "reference": "2", "reward_total": 1.0, "reward_reasons": ["box is 2"],

@@ -2,6 +2,7 @@
 
 import { Growing } from "./growing.js";
 import { number, t } from "./i18n.js";
+import { outline } from "./outline.js";
 
 export function element(name, attributes = {}, ...children) {
   const e = Object.assign(document.createElement(name), attributes);
@@ -27,11 +28,12 @@ export class Answer {
     this.started = performance.now();
     this.summary = element("summary");
     this.thinking = element("div", { className: "md" });
-    this.fold = element("details", { className: "thinking", hidden: true }, this.summary, this.thinking);
+    this.outline = element("details", { className: "outline", hidden: true });
+    this.fold = element("details", { className: "thinking", hidden: true }, this.summary, this.outline, this.thinking);
     this.text = element("div", { className: "md" });
     this.notes = element("div");
     this.element = element("li", { className: "assistant" }, this.fold, this.text, this.notes, tools());
-    this.growing = { thinking: new Growing(this.thinking, t("copy"), () => this.mark()), text: new Growing(this.text, t("copy")) };
+    this.growing = { thinking: new Growing(this.thinking, t("copy"), () => this.drawn()), text: new Growing(this.text, t("copy")) };
   }
 
   think(text) {
@@ -76,6 +78,21 @@ export class Answer {
     this.growing.text.finish();
     this.label();
     this.notes.replaceChildren(...notesOf(this.node));
+  }
+
+  drawn() {
+    this.mark();
+    const lines = outline(this.node.thinking).map(({ at, text }) => {
+      const go = () => {
+        const block = this.growing.thinking.blockAt(at);
+        block.tabIndex = -1; // so that the keyboard goes on from there
+        block.focus({ preventScroll: true });
+        block.scrollIntoView();
+      };
+      return element("li", {}, element("button", { type: "button", className: "small", textContent: text, dir: "auto", onclick: go }));
+    });
+    this.outline.hidden = lines.length === 0;
+    this.outline.replaceChildren(element("summary", { textContent: `${t("outline")} (${number(lines.length)})` }), element("ol", {}, ...lines));
   }
 
   // Each checked step in the margin beside it. The server counts characters, the browser halves of some.
