@@ -10,6 +10,7 @@ import pytest
 
 from magistral.errors import RecipeError
 from magistral.recipe import Recipe, load_recipe, save_recipe
+from magistral.recipe_train import parallel_flags
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -307,6 +308,51 @@ def test_an_override_is_read_as_toml(path: Path, override: str, expected: object
 )
 def test_an_override_that_cannot_be_read_is_refused(path: Path, override: str, expected: str) -> None:
     assert fault(path, override) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "flags", "added"),
+    [
+        (0, ("-tp", "2"), ()),
+        (0.5, (), ()),
+        (1, (), ()),
+        (2, (), ("--tensor-parallel-size", "2")),
+        (2, ("--quantization", "fp8"), ("--tensor-parallel-size", "2")),
+        (2, ("--tensor-parallel-size=2",), ()),
+        (8, ("-tp", "4", "--pipeline-parallel-size", "2"), ()),
+        (8, ("-pp", "2"), ("--tensor-parallel-size", "4")),
+        (4, ("--data-parallel-size", "4"), ()),
+    ],
+    ids=["no GPU of ours", "half a card", "one", "two", "other flags", "named", "named twice", "one named", "replicas"],
+)
+def test_a_vllm_server_shares_its_work_among_all_gpus_of_its_generator(
+    n_gpus: float, flags: tuple[str, ...], added: tuple[str, ...]
+) -> None:
+    assert parallel_flags(flags, n_gpus) == added
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            ("engine.kind=vllm", "runtime.generator_gpus=2", "engine.flags=['-tp', '4']"),
+            "=2 and engine.flags (-tp 4)",
+        ),
+        (
+            ("engine.kind=vllm", "runtime.generator_gpus=3", "engine.flags=['-pp', '2']"),
+            "=3 and engine.flags (-pp 2)",
+        ),
+        (
+            ("engine.kind=vllm", "runtime.generator_gpus=1.5"),
+            "=1.5 and engine.flags (a whole number of GPUs) do not",
+        ),
+        (("runtime.generator_gpus=1",), 'writes on the CPU: set engine.kind = "vllm", or leave generator_gpus out'),
+    ],
+    ids=["another number", "not to be divided", "one and a half", "native"],
+)
+def test_gpus_that_a_generator_would_not_use_are_refused(path: Path, changes: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(expected)):
+        load_recipe(path, changes)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from magistral.errors import RecipeError
 from magistral.recipe_data import Curation, Distill, Section
-from magistral.recipe_train import Rl, Runtime, Sft
+from magistral.recipe_train import Rl, Runtime, Sft, parallel_flags
 from magistral.registry import nearest
 
 MAX_BYTES = 2**20
@@ -136,7 +136,7 @@ class Engine(Section):
     program: str = "vllm"
     """The vllm command, which has an environment of its own: what a generator starts."""
     flags: tuple[str, ...] = ()
-    """Further ones for it, as ["--tensor-parallel-size", "2"]."""
+    """Further ones for it, as ["--quantization", "fp8"]. `--tensor-parallel-size` follows from runtime.generator_gpus."""
     folder: str = ""
     """One that the vLLM servers see too: new weights lie there while they are taken; empty: this machine's shared memory."""
 
@@ -214,6 +214,23 @@ class Recipe(Resolved):
                 f"runtime.n_generators={self.runtime.n_generators} share {len(self.engine.urls)} engine.urls: name one for each, "
                 "or lower n_generators"
             )
+        return self
+
+    @property
+    def server_flags(self) -> tuple[str, ...]:
+        """Of a vLLM server that a generator starts for itself. Not a part of [engine]: a run may go on on other machines."""
+        return self.engine.flags + parallel_flags(self.engine.flags, self.runtime.generator_gpus)
+
+    @model_validator(mode="after")
+    def _a_generator_uses_its_gpus(self) -> Self:
+        n_gpus = self.runtime.generator_gpus
+        if n_gpus and self.engine.kind == "native":
+            raise ValueError(
+                f"runtime.generator_gpus={n_gpus:g} would lie idle, since the native engine writes on the CPU: set engine.kind = "
+                '"vllm", or leave generator_gpus out'
+            )
+        if not self.engine.urls:
+            parallel_flags(self.engine.flags, n_gpus)
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -191,3 +194,28 @@ class Runtime(Section):
         if self.kind == "inline" and self.n_trainers > 1:
             raise ValueError(f'n_trainers={self.n_trainers} are as many processes: set kind = "ray"')
         return self
+
+
+_PARALLEL = {
+    "--tensor-parallel-size": "tensor", "-tp": "tensor", "--pipeline-parallel-size": "pipeline", "-pp": "pipeline",
+    "--data-parallel-size": "data", "-dp": "data",
+}  # fmt: skip
+
+
+def parallel_flags(flags: Sequence[str], n_gpus: float) -> tuple[str, ...]:
+    """What `vllm serve` needs beside `flags` so that a server uses all GPUs of its generator; 0: it is none of our concern.
+
+    Raises ValueError where `flags` name another number of them."""
+    if not n_gpus:
+        return ()
+    words = [word for flag in flags for word in flag.split("=", 1)]
+    named = {_PARALLEL[word]: int(size) for word, size in pairwise(words) if word in _PARALLEL and size.isdecimal()}
+    n, others = max(1.0, n_gpus), prod(size for name, size in named.items() if name != "tensor")
+    size = named.get("tensor", n / others)
+    if size * others != n or size != int(size):
+        said = " ".join(flags) or "a whole number of GPUs"
+        raise ValueError(
+            f"runtime.generator_gpus={n_gpus:g} and engine.flags ({said}) do not agree on the GPUs of a vLLM server: make them "
+            "equal, or leave out --tensor-parallel-size, which follows"
+        )
+    return () if "tensor" in named or size == 1 else ("--tensor-parallel-size", f"{size:g}")

@@ -46,6 +46,13 @@ def test_a_recipe_that_asks_for_no_gpus_says_so() -> None:
     assert "No GPUs are asked for" in result.output
 
 
+def test_a_native_engine_on_gpus_is_refused() -> None:
+    options = ["--dry-run", "--model", "magistral-small-2507", "--set", "runtime.generator_gpus=1"]
+    result = CliRunner().invoke(app, ["rl", str(RECIPES / "nano.toml"), *options])
+    assert isinstance(result.exception, UserError)
+    assert "the native engine writes on the CPU" in str(result.exception)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

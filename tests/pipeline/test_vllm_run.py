@@ -129,6 +129,15 @@ def test_a_server_that_ends_before_it_answers_is_told_with_its_last_words(tmp_pa
         run(tmp_path / "run", 'engine.kind="vllm"', f'engine.program="{program}"')
 
 
+def test_a_generator_of_two_gpus_starts_its_server_on_both(tmp_path: Path) -> None:
+    program = tmp_path / "vllm"
+    program.write_text('#!/bin/sh\necho "$@" >&2\nexit 3\n')
+    program.chmod(0o755)
+    changes = ('engine.kind="vllm"', f'engine.program="{program}"', "runtime.generator_gpus=2")
+    with pytest.raises(GeneratorLost, match=r"--tensor-parallel-size 2$"):
+        run(tmp_path / "run", *changes)
+
+
 @pytest.mark.slow
 def test_on_ray_each_generator_has_its_server_and_one_that_was_started_anew_is_replaced(serve: Serve, tmp_path: Path) -> None:
     ray = pytest.importorskip("tests.pipeline.test_ray", reason="needs the extra `ray`")
