@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magistral.errors import RunFailed, TrainingFailed
-from magistral.flow import Scored
+from magistral.flow import Completion, Scored
 from magistral.pipeline.loop import run, why_useless
-from magistral.pipeline.roles import Roles, Trained
+from magistral.pipeline.roles import Asked, Roles, Trained
 from magistral.pipeline.waits import Waits
 from tests.pipeline.fakes import (
     FakeGenerator,
@@ -106,6 +106,23 @@ def test_any_schedule_keeps_the_pace_and_leaves_no_long_group_behind(
     assert generator.most_in_flight <= in_flight
     # a group takes a place for its age and the step itself, and there are in_flight places for each of the steps
     assert fmean(record.ages) <= factor - 1
+
+
+def test_the_age_of_one_long_group_is_bounded_by_nothing_and_it_is_trained_on_all_the_same() -> None:
+    """The mean is bounded: by 1 here. A place that a long group holds is missing to the others, no more."""
+
+    class OneIsLong(FakeGenerator):
+        async def complete(self, asked: Asked) -> list[Completion]:
+            if asked.ordinal == 0:
+                while self.version < 7:
+                    await asyncio.sleep(0)
+                return [completion(0, i, version=0) for i in range(2)]
+            return await super().complete(asked)
+
+    record = FakeRecord()
+    drive(Roles(OneIsLong(), FakeVerifier(), FakeTrainer()), record, at=pace(per_batch=2, in_flight=4, steps=10))
+    assert max(record.ages) >= 7
+    assert fmean(record.ages) <= 1
 
 
 @pytest.mark.parametrize(
