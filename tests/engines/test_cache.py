@@ -68,9 +68,57 @@ def test_prompts_that_begin_alike_and_come_together_are_read_once(tiny: Tiny) ->
     for request in requests:
         engine.submit(request)
     done = finish(engine)
-    assert n_read[:3] == [42, 1 + 1 + 2 * 10, 6], "all of the first; then what the others have of their own; then all write"
-    assert [w.n_cached for w in done] == [0, 41, 32, 41, 32, 41]
+    assert n_read[:3] == [42, 1 + 1 + 2 * 2, 6], "all of the first; then what the others have of their own; then all write"
+    assert [w.n_cached for w in done] == [0, 41, 40, 41, 40, 41]
     assert all(same(w, v) for w, v in zip(done, [w for r in requests for w in write(model, r)], strict=True))
+
+
+@pytest.mark.parametrize(("n_slots", "n"), [(16, 1), (16, 3), (4, 1), (4, 3)])
+def test_a_group_s_prompt_is_read_once_also_where_none_is_kept(n_slots: int, n: int, tiny: Tiny) -> None:
+    model, request = tiny(), ask(*PROMPT, seeds=tuple(range(16)), n=n)
+    engine = new_engine(model, n_slots=n_slots, prefix_mb=0, eos=-1)
+    n_read = count_tokens(engine)
+    engine.submit(request)
+    done = finish(engine)
+    assert sum(n_read) == 80 + 15 + 16 * (n - 1), "the prompt, its last token for each other one, and what they write"
+    assert [w.n_cached for w in done] == [0] + [79] * 15
+    assert all(same(w, v) for w, v in zip(done, write(model, request, eos=-1), strict=True))
+
+
+@pytest.mark.parametrize("prefix_mb", [1, 0])
+def test_requests_that_wait_together_with_one_prompt_read_it_once(prefix_mb: int, tiny: Tiny) -> None:
+    engine = new_engine(tiny(), prefix_mb=prefix_mb)
+    engine.submit(ask(*PROMPT[:32], n=1))
+    finish(engine)
+    n_read = count_tokens(engine)
+    for i in range(4):
+        engine.submit(ask(*PROMPT, seeds=(i,), n=1, key=str(i)))
+    done = finish(engine)
+    n_kept = 32 if prefix_mb else 0
+    assert [w.n_cached for w in done] == [n_kept, 79, 79, 79]
+    assert n_read == [80 - n_kept, 3]
+
+
+def test_requests_that_differ_after_what_is_kept_do_not_wait_for_each_other(tiny: Tiny) -> None:
+    engine = new_engine(tiny())
+    engine.submit(ask(*PROMPT[:32], n=1))
+    finish(engine)
+    n_read = count_tokens(engine)
+    for i in range(4):
+        engine.submit(ask(*PROMPT[:32], 9, *[i] * 40, n=1, key=str(i)))
+    assert len(finish(engine)) == 4
+    assert n_read == [4 * 41]
+
+
+def test_where_the_one_that_reads_is_cancelled_another_of_its_group_reads(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, request = tiny(), ask(*PROMPT, seeds=(1, 2, 3))
+    alone = write(model, request)
+    monkeypatch.setattr(native, "WHOLE", 32)
+    engine = new_engine(model, prefix_mb=0)
+    engine.submit(request)
+    engine.step()
+    engine.cancel("", 0)
+    assert all(same(w, v) for w, v in zip(finish(engine), alone[1:], strict=True))
 
 
 def test_new_weights_forget_what_the_old_ones_read(tiny: Tiny) -> None:
@@ -84,6 +132,17 @@ def test_new_weights_forget_what_the_old_ones_read(tiny: Tiny) -> None:
     (written,) = finish(engine)
     assert written.n_cached == 0
     assert same(written, write(new, ask(*PROMPT))[0])
+
+
+def test_what_was_taken_over_just_before_new_weights_is_read_by_them(tiny: Tiny) -> None:
+    new, request = tiny(seed=2), ask(*PROMPT, seeds=(1, 2), n=1)
+    engine = new_engine(tiny(seed=1), prefix_mb=0)
+    engine.submit(request)
+    engine.step()  # the first is done, and the second has its prompt
+    engine.load(dict(new.named_parameters()), version=1)
+    (second,) = finish(engine)
+    assert (second.versions, second.n_cached) == ([1], 0)
+    assert same(second, write(new, request)[1])
 
 
 def test_a_long_prompt_does_not_stall_what_is_being_written(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Continuous batching: a step takes every completion that is in one token on, reads a part of the prompts that are new, and lets
 waiting ones in.
 
-    step = let in -> plan (which tokens of which rows) -> one forward pass -> write -> give back what is done
+    step = let in -> start (take over what others have read) -> plan (which tokens of which rows) -> one forward pass -> write
+           -> give back what is done
 
 The same seed gives the same completion whatever else is in the batch, as far as the logits are equal: a matrix product of
 another height may round otherwise in the last bit, which now and then turns a draw that was that close.
@@ -11,17 +12,17 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from magistral.engines.base import OPTIONS, Request, Written, begin, named, nothing_to_force, require
-from magistral.engines.native.cache import Cache, Span, grown, place_bytes
+from magistral.engines.native.cache import Cache, grown, place_bytes
 from magistral.engines.native.linears import Form
+from magistral.engines.native.piece import Piece, next_piece, passes
 from magistral.engines.native.plain import Plain
-from magistral.engines.native.prefixes import BLOCK, Prefixes
+from magistral.engines.native.prefixes import BLOCK, Prefixes, n_alike
 from magistral.engines.native.quick import Quick
 from magistral.engines.native.row import Decode, Row, choose
 from magistral.errors import ModelError, UserError
@@ -32,24 +33,8 @@ __all__ = ["NativeEngine", "Request", "Written"]
 PART, WHOLE = 512, 4096
 """Prompt tokens of one step, while others are written and while none is (chosen: a part takes as long as a few tokens of a full
 batch; a whole fits in memory at any model's width)."""
-PASS = 1024
-"""Tokens that go through the model at once, where they are of several rows (chosen: with four times as many a token took twice as
-long, since what is between two products no longer stays in the processor's cache)."""
 CACHE_MB, PREFIX_MB = 4096, 256
 """(chosen: for a laptop)"""
-
-
-class Piece(NamedTuple):
-    """What one row computes in a step."""
-
-    row: Row
-    span: Span
-    tokens: list[int]
-    ahead: list[int]
-    """The last of `tokens`, which are not yet said: told, or guessed."""
-
-    n_drawn: int
-    """The last so many places say what comes next: none, where there is more to read."""
 
 
 class NativeEngine:
@@ -146,6 +131,9 @@ class NativeEngine:
             switch_model()
             self.version = version
             self.prefixes.clear()
+            for row in self._rows:
+                if row.n_held == row.n_taken:  # nothing was computed from what it took over
+                    row.start_anew()
 
         return switch
 
@@ -161,7 +149,8 @@ class NativeEngine:
     def step(self) -> list[Written]:
         self._let_in()
         self._make_room()
-        for pieces in _passes(self._plan()):
+        self._start()
+        for pieces in passes(self._plan()):
             self._write(pieces, self._forward(pieces))
         return self._take_finished()
 
@@ -179,39 +168,51 @@ class NativeEngine:
         while self._rows and len(self._rows) > self.cache.room(needed):
             slot, youngest = max(enumerate(self._rows), key=lambda at: at[1].age)
             self._keep([i for i in range(len(self._rows)) if i != slot])
-            youngest.n_held = 0
+            youngest.start_anew()
             self._waiting.appendleft(youngest)
         self.cache.reserve(len(self._rows), needed)
+
+    def _start(self) -> None:
+        """Rows that are new take over what is held of how their tokens begin, or wait for an older one that reads more of it."""
+        readers: list[Row] = []
+        for slot, row in sorted(enumerate(self._rows), key=lambda at: at[1].age):
+            if not row.started and not row.written.finish:
+                self._begin(row, slot, readers)
+            if row.started and row.reading and row.read_by == self.version:
+                readers.append(row)
+
+    def _begin(self, row: Row, slot: int, readers: Sequence[Row]) -> None:
+        wanted = row.tokens[:-1]  # the last goes through the model in any case, to say what comes next
+        blocks = self.prefixes.get(wanted)
+        n_kept = sum(block.keys.shape[2] for block in blocks)
+        beside = [(min(o.n_held, n_alike(o.tokens, wanted)), i) for i, o in enumerate(self._rows) if o.read_by == self.version]
+        n_beside, source = max(beside, default=(0, 0))
+        n_held = max(n_kept, n_beside)
+        n_coming = max((n_alike(other.tokens, wanted) for other in readers), default=0)
+        if n_coming >= n_held + BLOCK or n_held < n_coming == len(wanted):
+            return
+        if n_beside > n_kept:
+            self.cache.move(source, slot, n_beside)
+        else:
+            self.cache.fill(slot, blocks)
+        row.n_held, row.n_taken, row.read_by = n_held, n_held, self.version
+        if not row.written.tokens:
+            row.written.n_cached = n_held
 
     def _plan(self) -> list[Piece]:
         """The last token of every row that is being written; parts of what is to be read, the oldest first."""
         pieces: list[Piece] = []
-        readers: list[Row] = []
         left = WHOLE if all(row.reading for row in self._rows) else PART
         for slot, row in sorted(enumerate(self._rows), key=lambda at: at[1].age):
-            if row.written.finish or (not row.n_held and not self._begin(slot, readers)):
+            if row.written.finish or not row.started:
                 continue
             n = 1
             if row.reading:
-                readers.append(row)
                 n = min(left, row.n_behind)
                 left -= n
             if n:
-                pieces.append(_piece(slot, row, n))
+                pieces.append(next_piece(slot, row, n))
         return sorted(pieces, key=lambda piece: piece.span.row)
-
-    def _begin(self, slot: int, readers: Sequence[Row]) -> bool:
-        """Take over what is kept of how its tokens begin; False: wait for an older one that is reading the same."""
-        row = self._rows[slot]
-        blocks = self.prefixes.get(row.tokens[:-1])
-        if self.prefixes.n_places >= len(row.tokens):
-            alike = [other for other in readers if other.tokens[:BLOCK] == row.tokens[:BLOCK]]
-            if alike and (not blocks or any(other.request is row.request for other in alike)):
-                return False
-        row.n_held, row.read_by = self.cache.fill(slot, blocks), self.version
-        if not row.written.tokens:
-            row.written.n_cached = row.n_held
-        return True
 
     def _forward(self, pieces: list[Piece]) -> Tensor:
         """[B, V] logits of the places that say what comes next; of none where all is still being read."""
@@ -245,8 +246,18 @@ class NativeEngine:
     def _take_finished(self) -> list[Written]:
         done = [row.written for row in self._rows if row.written.finish is not None]
         if done:
+            self._start()  # those that wait for one that goes: afterwards nobody may hold what it has read
+            self._hand_on()
             self._keep([i for i, row in enumerate(self._rows) if row.written.finish is None])
         return done
+
+    def _hand_on(self) -> None:
+        """Where a completion is done and the next that waits is of its group, that one takes its place and its prompt."""
+        for slot, row in enumerate(self._rows):
+            following = self._waiting[0] if self._waiting else None
+            if following and following.request is row.request and row.written.finish and not following.written.finish:
+                self._begin(following, slot, ())
+                self._rows[slot] = self._waiting.popleft()
 
     def _keep(self, kept: list[int]) -> None:
         """Close the gaps: rows from the end move into them."""
@@ -265,28 +276,6 @@ class NativeEngine:
         row = self._rows[slot]
         if row.read_by == self.version:
             self.prefixes.put(row.tokens[:n], self.cache.keys[:, slot], self.cache.values[:, slot])
-
-
-def _piece(slot: int, row: Row, n: int) -> Piece:
-    """The next `n` tokens of a row, and what is ahead of them where they are its last."""
-    last = n == row.n_behind
-    ahead = row.ahead() if last else []
-    tokens = [*row.tokens[row.n_held : row.n_held + n], *ahead]
-    return Piece(row, Span(slot, row.n_held, len(tokens)), tokens, ahead, len(ahead) + 1 if last else 0)
-
-
-def _passes(pieces: list[Piece]) -> Iterator[list[Piece]]:
-    """Those of a step that go through the model together."""
-    part: list[Piece] = []
-    n = 0
-    for piece in pieces:
-        if part and n + piece.span.n > PASS:
-            yield part
-            part, n = [], 0
-        part.append(piece)
-        n += piece.span.n
-    if part:
-        yield part
 
 
 def _own(model: Transformer, weights: Form) -> Quick | Plain:

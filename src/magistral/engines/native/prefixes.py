@@ -71,5 +71,15 @@ class Prefixes:
         self.n_held = 0
 
 
+def n_alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens with which both begin."""
+    n = min(len(one), len(other))
+    for start in range(0, n, BLOCK):  # by blocks, since one by one takes ten times as long
+        end = min(n, start + BLOCK)
+        if one[start:end] != other[start:end]:
+            return next(i for i in range(start, end) if one[i] != other[i])
+    return n
+
+
 def _cut(tokens: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(tokens[i : i + BLOCK]) for i in range(0, len(tokens), BLOCK)]

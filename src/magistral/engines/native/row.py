@@ -35,6 +35,8 @@ class Row:
         """The prompt and what was written."""
         self.n_held = 0
         """Of `tokens`, those whose keys and values are in the cache."""
+        self.n_taken: int | None = None
+        """Of those, taken over from others; None: it has not started, and waits in its place."""
         self.read_by = -1
         """Version of the weights that computed the first of those; keys of several versions are not shared."""
         self.told: list[int] = []
@@ -50,6 +52,14 @@ class Row:
                 self.mask.accept(token)
         if written.tokens:
             self._end()
+
+    @property
+    def started(self) -> bool:
+        return self.n_taken is not None
+
+    def start_anew(self) -> None:
+        """What of it is in the cache no longer counts."""
+        self.n_held, self.n_taken = 0, None
 
     @property
     def n_behind(self) -> int:
