@@ -79,6 +79,8 @@ def test_a_tokenizer_of_another_version_is_an_error(tmp_path: Path) -> None:
     v13 = tokenizer_from_tekken(tekken.write_small(tmp_path, "v13"))
     with pytest.raises(ModelError, match="tokenizer of version v11, and this model's is v13"):
         as_version(v13, version_of("magistral-small-2506"))
+    with pytest.raises(ModelError, match="tokenizer of version v11, and this model's is v13"):
+        as_version(tokenizer_from_gguf(gguf_fields(tmp_path, "v13")), version_of("magistral-small-2506"))
     assert as_version(v13, version_of("text")).marks == THINK_TEXT, "the version decides, not the file"
 
 

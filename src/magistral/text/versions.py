@@ -114,8 +114,11 @@ def as_version(tokenizer: Tokenizer, version: Version) -> Tokenizer:
         raise ModelError(
             f"{version.name} marks thinking with the control tokens [THINK] and [/THINK], which this model does not have"
         )
-    if version.layout != "template" and tokenizer.layout not in ("template", version.layout):
-        raise ModelError(f"{version.name} has a tokenizer of version {version.layout}, and this model's is {tokenizer.layout}")
+    own = tokenizer.layout
+    if own == "template" and CONTROL_TOKENS["v13"] <= tokenizer.special:  # no older vocabulary has [THINK]
+        own = "v13"
+    if version.layout != "template" and own not in ("template", version.layout):
+        raise ModelError(f"{version.name} has a tokenizer of version {version.layout}, and this model's is {own}")
     needed = CONTROL_TOKENS.get(version.layout)
     if needed and needed <= tokenizer.special:
         return replace(tokenizer, marks=version.marks, layout=version.layout, bos="<s>")
