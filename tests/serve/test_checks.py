@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from magistral.serve.checks import check_trace, find_steps
+from magistral.serve.checks import check_trace
 from magistral.serve.claims import Claims, claim_of, explicit_claim
+from magistral.serve.equalities import find_steps
 from magistral.serve.events import End, Ended, Usage, Whole
 from magistral.serve.votes import Ballot
 from tests.serve.fakes import Scripted, serving
@@ -49,26 +49,27 @@ def test_a_number_that_merely_occurs_is_no_explicit_claim() -> None:
 STEPS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "in a sentence": ("so 17 * 20 = 340 and 17 * 3 = 51.", [("17 * 20", "340"), ("17 * 3", "51")]),
     "a chain": ("2 + 3 + 4 = 5 + 4 = 9", [("2 + 3 + 4", "5 + 4"), ("5 + 4", "9")]),
-    "after a bullet": ("- 3 + 4 = 7", [("3 + 4", "7")]),
+    "after a bullet": ("- 3 + 4 = 7", [("- 3 + 4", "7")]),
     "after a number of a list": ("1. 17 * 20 = 340", [("17 * 20", "340")]),
     "in LaTeX": (r"\(340 + 51 = 391\)", [("340 + 51", "391")]),
     "with a fraction": (r"\frac{1}{2} + \frac{1}{3} = \frac{5}{6}", [(r"\frac{1}{2} + \frac{1}{3}", r"\frac{5}{6}")]),
     "a definition": ("n = 5", []),
     "words on both sides": ("speed = distance / time", []),
-    "half a bracket": ("(3 + 4 = 7", []),
+    "units": ("3 * 5 cm = 15 cm", [("3 * 5 cm", "15 cm")]),
+    "a conversion": ("2 h = 120 min", [("2 h", "120 min")]),
     "algebra": ("(x + 1)^2 = x^2 + 2x + 1", [("(x + 1)^2", "x^2 + 2x + 1")]),
 }
 
 
 @pytest.mark.parametrize(("thinking", "expected"), STEPS.values(), ids=STEPS)
 def test_steps_are_found(thinking: str, expected: list[tuple[str, str]]) -> None:
-    assert [(a, b) for _, a, b in find_steps(thinking)] == expected
+    assert [step.texts for step in find_steps(thinking)] == expected
 
 
 def test_a_step_names_its_place() -> None:
     thinking = "first\nso 17 * 3 = 51"
-    ((at, _, _),) = find_steps(thinking)
-    assert thinking[at:] == "17 * 3 = 51"
+    (step,) = find_steps(thinking)
+    assert thinking[step.at :] == "17 * 3 = 51"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,11 @@ def test_a_step_names_its_place() -> None:
         ("(x + 1)^2 = x^2 + 2x + 1", "right"),
         ("2x + 1 = 5", "unknown"),
         (r"\frac{1}{2} + \frac{1}{3} = \frac{5}{6}", "right"),
+        ("- 3 + 4 = 7", "right"),
+        ("- 3 + 4 = 1", "right"),
+        ("- 3 + 4 = 8", "wrong"),
+        (r"\binom{5}{2} + 1 = 11", "unknown"),
+        ("(3 + 4 = 7", "unknown"),
     ],
 )
 def test_a_step_is_right_wrong_or_not_to_be_judged(claims: Claims, thinking: str, verdict: str) -> None:
@@ -105,13 +111,6 @@ def test_whether_the_language_is_the_question_s(claims: Claims) -> None:
         french, "I think the user wants to know the capital of France.", "La capitale de la France est Paris.", claims
     )
     assert said["language"]["consistent"] is False
-
-
-@pytest.mark.parametrize("line", ["=" * 50_000, "1 + " * 20_000, "(" * 50_000 + " = 1", "9" * 100_000 + " = 1 + 1"])
-def test_a_hostile_thinking_costs_little(claims: Claims, line: str) -> None:
-    start = time.monotonic()
-    check_trace("?", line, "", claims)
-    assert time.monotonic() - start < 60
 
 
 def whole(answer: str, index: int) -> Whole:
@@ -202,6 +201,7 @@ def test_checks_and_flash_are_said_in_the_reply() -> None:
         reply = httpx.post(f"{url}/v1/messages", json={**BODY, "max_tokens": 300, "trace_checks": True}, timeout=30).json()
         (note,) = reply["magistral"]["notes"]
         assert [s["verdict"] for s in note["data"]["steps"]] == ["right", "wrong"]
+    with serving(Scripted(lambda _: "It is 391.")) as url:
         reply = httpx.post(f"{url}/v1/chat/completions", json={**BODY, "flash": True}, timeout=30).json()
         assert [n["kind"] for n in reply["magistral"]["notes"]] == ["flash"]
         assert "reasoning" not in reply["choices"][0]["message"]
