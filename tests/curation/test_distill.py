@@ -16,6 +16,8 @@ import pytest
 
 from magistral.cli.distill import command
 from magistral.curation.distill import Distiller
+from magistral.curation.sources.base import Origin
+from magistral.curation.sources.files import Layout, origins_of, read_problems
 from magistral.curation.traces import Sieve, Tally, balance
 from magistral.engines.ask import Asker
 from magistral.engines.base import BudgetSpent, Request
@@ -25,7 +27,7 @@ from magistral.engines.remote import Tries
 from magistral.engines.scripted import ScriptedEngine
 from magistral.errors import RecipeError
 from magistral.flow import Problem
-from magistral.recipe import RewardWeights
+from magistral.recipe import Problems, RewardWeights
 from magistral.recipe_data import Asked, Distill
 from magistral.rewards.total import Scorer
 from magistral.text.message import Message
@@ -180,6 +182,24 @@ def test_what_is_watched_grows(tmp_path: Path) -> None:
         distiller(asker, s).distil(PROBLEMS, tmp_path, watch)
     assert seen == sorted(seen)
     assert len(seen) == len(PROBLEMS)
+
+
+def test_a_trace_says_of_which_licence_and_data_set_its_problem_is(tmp_path: Path) -> None:
+    rows = [{"id": f"p{i}", "question": f"{i} + 1 = ?", "reference": str(i + 1)} for i in range(3)]
+    rows[0] |= {"licence": "MIT", "origin": "owner/name@0123abc"}
+    rows[1] |= {"licence": "", "origin": ""}
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    wanted = Problems.model_validate({
+        "source": "files", "n_train": 2, "n_held_out": 1,
+        "families": [{"name": "mine", "options": {"path": str(tmp_path / "mine.jsonl")}}],
+    })  # fmt: skip
+    assert origins_of(wanted) == {"p0": Origin("MIT", "owner/name@0123abc")}
+    engine = ScriptedEngine(lambda prompt, seed: "<think>\n{}\n</think>\n{}".format(*solve(prompt, seed)), byte_tokenizer())
+    sieve = Sieve(SETTINGS, byte_tokenizer().encode, teacher="t", temperature=0.7, origins=origins_of(wanted))
+    with scorer() as s:
+        Distiller(sieve, scripted_asker(engine), s.score).distil(read_problems(Layout(path=tmp_path / "mine.jsonl")), tmp_path)
+    said = {(row["id"][:2], row["problem_licence"], row["problem_origin"]) for row in lines(tmp_path / "traces.jsonl")}
+    assert said == {("p0", "MIT", "owner/name@0123abc"), ("p1", "", ""), ("p2", "", "")}
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from magistral.cli.distill import command
 from magistral.curation.from_run import distil_run
 from magistral.curation.traces import Sieve
 from magistral.errors import RunFolderError
 from magistral.flow import Completion, Finish, Outcome, Problem, Reward, Scored, Trace, Verdict
-from magistral.log import RunFolder
+from magistral.log import RunFolder, open_run
+from magistral.recipe import load_recipe
 from magistral.recipe_data import Asked, Distill
 from magistral.text.tokens import byte_tokenizer
 
+ROOT = Path(__file__).parents[2]
 LONG, SHORT = "First this and then that, and so it is.", "ok"
 SETTINGS = Distill(teacher=Asked(model="t", max_tokens=9), licence="Apache-2.0", min_thinking=8, most_per_problem=2, most_over=9)
 
@@ -82,3 +85,23 @@ def test_a_run_without_traces_is_said(text: str | None, said: str, tmp_path: Pat
         (tmp_path / "rl" / "traces" / "step-000001.parquet").write_text(text)
     with pytest.raises(RunFolderError, match=said):
         distil_run(tmp_path / "rl", sieve(tmp_path / "rl"), tmp_path)
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["the run's problems are there", "they are gone"])
+def test_the_problems_of_a_run_say_their_licence_while_they_are_there(
+    is_there: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, wanted = tmp_path / "mine.jsonl", tmp_path / "recipe.toml"
+    if is_there:
+        mine.write_text('{"id": "a", "question": "a?", "reference": "2", "licence": "MIT", "origin": "x/y@1"}\n')
+    text = (ROOT / "recipes" / "nano.toml").read_text(encoding="utf-8")
+    section = '[distill]\nlicence = "x"\nmin_thinking = 8\n[distill.teacher]\nmodel = "t"\nmax_tokens = 9\n'
+    wanted.write_text(f"{text}\n{section}", encoding="utf-8")
+    family = f'{{name="mine", options={{path="{mine}"}}}}'
+    ran = load_recipe(wanted, ('problems.source="files"', f"problems.families=[{family}]"))
+    with open_run(tmp_path / "rl", ran, stage="rl", model="scratch", resume=False) as folder:
+        folder.write_traces("step-000001", [scored("a", 0, 0)], step=1)
+    command(wanted, tmp_path / "out", from_run=tmp_path / "rl")
+    [row] = [json.loads(line) for line in (tmp_path / "out" / "traces.jsonl").read_text().splitlines()]
+    assert (row["problem_licence"], row["problem_origin"]) == (("MIT", "x/y@1") if is_there else ("", ""))
+    assert ("will not say of which licence" in capsys.readouterr().err) != is_there

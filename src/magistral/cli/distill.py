@@ -82,6 +82,7 @@ def _ask(recipe: Recipe, distill: Distill, asked: Asked, out: Path, threads: int
     from magistral.cli.hands import RecipeHands
     from magistral.curation import problems
     from magistral.curation.distill import Distiller
+    from magistral.curation.sources.files import origins_of
     from magistral.curation.traces import Sieve
     from magistral.rewards.total import Scorer
 
@@ -100,22 +101,31 @@ def _ask(recipe: Recipe, distill: Distill, asked: Asked, out: Path, threads: int
             said = tally.asked
 
         asker = hands.asker(asked)
-        sieve = Sieve(distill, hands.tokenizer().encode, teacher=asked.model, temperature=asked.temperature)
+        encode, origins = hands.tokenizer().encode, origins_of(recipe.problems)
+        sieve = Sieve(distill, encode, teacher=asked.model, temperature=asked.temperature, origins=origins)
         return Distiller(sieve, asker, scorer.score).distil(train, out, watch)
 
 
 def _take(recipe: Recipe, distill: Distill, run: Path, out: Path) -> Tally:
     from magistral.cli.hands import RecipeHands
     from magistral.curation.from_run import distil_run
+    from magistral.curation.sources.files import origins_of
     from magistral.curation.traces import Sieve
-    from magistral.errors import RunFolderError
+    from magistral.errors import RunFolderError, UserError
     from magistral.log import read_run
     from magistral.recipe import load_recipe
 
     info = read_run(run).info()
-    rl = load_recipe(run / "recipe.toml").rl
+    its = load_recipe(run / "recipe.toml")
+    rl = its.rl
     if info.get("stage") != "rl" or rl is None:
         raise RunFolderError(f"{run} holds a run of `magistral {info.get('stage')}`: --from-run takes one of `magistral rl`")
     with RecipeHands(recipe, out, 1) as hands:
-        sieve = Sieve(distill, hands.tokenizer().encode, teacher=str(run), temperature=rl.temperature)
+        try:
+            origins = origins_of(its.problems)
+        except UserError as e:  # the run needs its files no more
+            typer.echo(f"The traces will not say of which licence and data set their problems are: {e}", err=True)
+            origins = {}
+        encode = hands.tokenizer().encode
+        sieve = Sieve(distill, encode, teacher=str(run), temperature=rl.temperature, origins=origins)
         return distil_run(run, sieve, out)

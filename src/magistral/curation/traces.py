@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, quantiles
+from types import MappingProxyType
 from typing import Any
 
+from magistral.curation.sources.base import Origin
 from magistral.engines.base import BudgetSpent
 from magistral.flow import Finish, Outcome, Scored
 from magistral.log import write_atomically
@@ -49,6 +51,10 @@ class TraceLine:
     step: int
     """Of the RL run that it is from; 0: the teacher was asked for it."""
     licence: str
+    """Of the teacher's completions."""
+    problem_licence: str
+    problem_origin: str
+    """The data set that the problem is from; both are empty where its row names none."""
     seed: int
     temperature: float
 
@@ -67,9 +73,20 @@ class Tally:
 class Sieve:
     """Lets through what may be learned from, and counts all."""
 
-    def __init__(self, settings: Distill, encode: Callable[[str], Sequence[int]], *, teacher: str, temperature: float) -> None:
-        """`encode`: text to the tokens of the model that will learn, by which lengths are told."""
+    def __init__(
+        self,
+        settings: Distill,
+        encode: Callable[[str], Sequence[int]],
+        *,
+        teacher: str,
+        temperature: float,
+        origins: Mapping[str, Origin] = MappingProxyType({}),
+    ) -> None:
+        """`encode`: text to the tokens of the model that will learn, by which lengths are told.
+
+        `origins`: by the problem's id, as far as they are known."""
         self.settings, self.encode, self.teacher, self.temperature = settings, encode, teacher, temperature
+        self.origins = origins
         self.tally = Tally()
 
     def take(self, scored: Iterable[Scored], *, pass_rate: float, room: int, step: int = 0) -> list[TraceLine]:
@@ -120,13 +137,14 @@ class Sieve:
 
     def _line(self, scored: Scored, n_thinking: int, pass_rate: float, step: int) -> TraceLine:
         c, problem = scored.completion, scored.completion.problem
+        origin = self.origins.get(problem.id, Origin())
         return TraceLine(
             id=f"{problem.id}/{c.group}-{c.index}" if step else f"{problem.id}/{c.index}",
             question=problem.question, reference=problem.reference,
             thinking=scored.trace.thinking, summary=scored.trace.summary, n_tokens=len(c.tokens),
             n_thinking=n_thinking, pass_rate=pass_rate, cell=("hard", "medium", "easy")[sum(pass_rate > cut for cut in CUTS)],
             language=problem.language, family=problem.family, teacher=self.teacher, step=step, licence=self.settings.licence,
-            seed=c.seed, temperature=self.temperature,
+            problem_licence=origin.licence, problem_origin=origin.data_set, seed=c.seed, temperature=self.temperature,
         )  # fmt: skip
 
 

@@ -16,6 +16,13 @@ class Row(NamedTuple):
     values: Mapping[str, Any]
 
 
+class Origin(NamedTuple):
+    """Where a problem is from. Example: Origin("MIT", "owner/name@0123abc")"""
+
+    licence: str = ""
+    data_set: str = ""
+
+
 class Source(Protocol):
     def __call__(self, wanted: Problems, /) -> tuple[list[Problem], list[Problem]]:
         """Exactly `n_train` problems to train on and `n_held_out` others, all questions distinct.

@@ -21,7 +21,7 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from magistral.curation.sources import hub
-from magistral.curation.sources.base import SOURCES, Row
+from magistral.curation.sources.base import SOURCES, Origin, Row
 from magistral.curation.sources.reasoning_gym import apportion
 from magistral.errors import RecipeError, UserError
 from magistral.flow import Problem
@@ -77,11 +77,23 @@ def read_problems(layout: Layout, family: str = "") -> Iterator[Problem]:
         if kind not in VERIFIERS:
             raise UserError(f"{row.where}: no verifier named {kind!r}; {nearest(kind, VERIFIERS)}")
         yield Problem(
-            id=_text(row, "id") or f"{family or stem_of(layout.path)}-{ordinal}",
+            id=_id(row, layout, family, ordinal),
             question=needed(row, layout.question), reference=needed(row, layout.reference), kind=kind,
             family=_text(row, "family") or family, language=_text(row, "language") or layout.language,
             pool=family,
         )  # fmt: skip
+
+
+def origins_of(wanted: Problems) -> dict[str, Origin]:
+    """By the problem's id, for rows that name a licence or a data set: read once more. Nothing of other sources."""
+    found: dict[str, Origin] = {}
+    for family in wanted.families if wanted.source == "files" else ():
+        layout = _layout(family)
+        for ordinal, row in enumerate(read_rows(layout.path)):
+            origin = Origin(_text(row, "licence"), _text(row, "origin"))
+            if any(origin):
+                found[_id(row, layout, family.name, ordinal)] = origin
+    return found
 
 
 def needed(row: Row, column: str) -> str:
@@ -136,6 +148,10 @@ def _layout(family: Family) -> Layout:
 
 def _order(seed: int, problem: Problem) -> bytes:
     return hashlib.blake2b(f"{seed}/{problem.question}".encode(errors="replace"), digest_size=16).digest()
+
+
+def _id(row: Row, layout: Layout, family: str, ordinal: int) -> str:
+    return _text(row, "id") or f"{family or stem_of(layout.path)}-{ordinal}"
 
 
 def _text(row: Row, column: str) -> str:
