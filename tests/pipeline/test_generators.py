@@ -57,7 +57,7 @@ class PlayedWorker(Worker):
             self.requests.append(request)
             self.writer.submit(request)
         self.writer.step()
-        return Report(self.writer.news(), self.seal, 0.0)
+        return Report(self.writer.news(), self.seal, 0.0, 0.0)
 
 
 def complete(crew: Crew, workers: list[PlayedWorker], n_groups: int) -> list[list[str]]:
@@ -113,6 +113,24 @@ def test_losing_worker_after_worker_without_a_step_ends_the_run() -> None:
         crew.lost(WorkerLost(f"verifier-{i}", "killed"))
     with pytest.raises(RunFailed, match="3 workers were lost since the last step; the last: trainer: killed"):
         crew.lost(WorkerLost("trainer", "killed"))
+
+
+def test_one_generator_that_stands_still_shows_beside_those_that_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("magistral.pipeline.crew.time.perf_counter", lambda: now[0])
+    crew = Crew(Runtime(n_generators=4), Waits())
+    for i in range(4):
+        crew.worker(f"generator-{i}", "generate", object, (), num_cpus=1)
+    for i, (busy_s, peak_mb) in enumerate([(10, 300), (9, 500), (9, 400)]):
+        crew.worked(f"generator-{i}", busy_s, peak_mb)
+    now[0] += 10
+    assert crew.values() == {
+        "idle/generator": pytest.approx((0 + 0.1 + 0.1 + 1) / 4),
+        "idle_min/generator": 0.0,
+        "idle_max/generator": 1.0,
+        "peak_mb/generator": 500,
+        "workers_lost": 0.0,
+    }
 
 
 @pytest.mark.parametrize("n_turns", range(4))

@@ -24,13 +24,15 @@ from magistral.pipeline.audit import audit
 from magistral.pipeline.curriculum import Curriculum
 from magistral.pipeline.ledger import Ledger
 from magistral.pipeline.make import inline_roles
-from magistral.pipeline.record import Checkpoints, Record
+from magistral.pipeline.record import Checkpoints, Record, _n_dropped
 from magistral.pipeline.roles import Asked, Roles, Trained
 from magistral.pipeline.run import run_rl
 from magistral.recipe import save_recipe
 from tests.pipeline import tiny_run
-from tests.pipeline.fakes import RL, FakeGenerator, FakeTrainer, FakeVerifier, drive, pace
+from tests.pipeline.fakes import RL, FakeGenerator, FakeTrainer, FakeVerifier, completion, drive, pace, scored
 from tests.pipeline.test_ledger import PROBLEMS
+
+METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 class MortalGenerator(FakeGenerator):
@@ -136,6 +138,14 @@ def test_the_audit_finds_a_checkpoint_of_another_step(n_steps: int, faults: tupl
     assert audit(finished).faults == faults
 
 
+def test_dropped_groups_are_counted_by_what_would_mend_them() -> None:
+    def group(*rewards: float) -> list[Scored]:
+        return [scored(completion(0, i), reward) for i, reward in enumerate(rewards)]
+
+    found = _n_dropped([group(1, 1), group(0.9, 0.9), group(0, 0), group(1, 0), group(1), []])
+    assert found == {"dropped/all_right": 2, "dropped/all_wrong": 1, "dropped/alike": 1, "dropped/unjudged": 2}
+
+
 def test_a_run_without_a_ledger_for_its_checkpoint_is_refused_and_left_as_it_is(finished: RunFolder) -> None:
     (finished.checkpoints / "step-000009").mkdir(parents=True)
     metrics = finished.metrics()
@@ -150,6 +160,9 @@ def test_the_steps_of_an_asynchronous_run_can_be_taken_again_from_its_traces(tmp
     parts = tiny_run.ingredients(tmp_path, *changes)
     with open_run(tmp_path / "run", parts.recipe, stage="rl", model="scratch", resume=False) as folder:
         run_rl(parts, tiny_run.PROBLEMS, folder, on_step=lambda _: None)
+    explained = METRICS.read_text(encoding="utf-8")
+    names = {name for m in folder.metrics() for name in m["values"]}
+    assert [name for name in names if not name.startswith(("gap", "stale_cache/")) and f"`{name}`" not in explained] == []
     trained = dict(parts.model.named_parameters())
     assert max(m["values"]["staleness_max"] for m in folder.metrics()) > 0
     shutil.rmtree(folder.checkpoints)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 import ray
@@ -17,6 +18,10 @@ from magistral.recipe_train import Runtime
 
 HEAD_EVERY_S = 2.0
 """Between two looks at the cluster's head (chosen: a fraction of the limit)."""
+
+
+IDLE: dict[str, Callable[[list[float]], float]] = {"idle": fmean, "idle_min": min, "idle_max": max}
+"""Over the workers of a role: of many, the mean does not show one that stands still."""
 
 
 class WorkerLost(RunFailed):
@@ -100,6 +105,7 @@ class Crew:
         self.n_lost = 0
         self._n_lost_before = 0
         self._busy_s: dict[str, float] = {}
+        """Of each worker by its name, since the last step."""
         self._values: dict[str, float] = {}
         self._since = time.perf_counter()
 
@@ -133,8 +139,9 @@ class Crew:
         if self.head_lost is not None:
             raise self.head_lost
 
-    def busy(self, role: str, seconds: float) -> None:
-        self._busy_s[role] = self._busy_s.get(role, 0.0) + seconds
+    def worked(self, name: str, seconds: float, peak_mb: float) -> None:
+        self._busy_s[name] = self._busy_s.get(name, 0.0) + seconds
+        self.measured(f"peak_mb/{_role(name)}", peak_mb)
 
     def measured(self, name: str, value: float) -> None:
         """The largest since the last step counts."""
@@ -143,9 +150,11 @@ class Crew:
     def values(self) -> dict[str, float]:
         """Since they were last asked for, at the last step."""
         seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
-        n = {"generator": self.runtime.n_generators, "verifier": self.runtime.n_verifiers, "trainer": 1}
-        idle = {f"idle/{role}": max(0.0, 1 - self._busy_s.get(role, 0.0) / (seconds * n[role])) for role in n}
-        found = {**idle, **self._values, "workers_lost": float(self.n_lost)}
+        idle: dict[str, list[float]] = {}
+        for worker in self.workers:
+            idle.setdefault(_role(worker.name), []).append(max(0.0, 1 - self._busy_s.get(worker.name, 0.0) / seconds))
+        found = {f"{name}/{role}": of(idle[role]) for role in idle for name, of in IDLE.items()}
+        found |= {**self._values, "workers_lost": float(self.n_lost)}
         self._busy_s, self._values, self._n_lost_before = {}, {}, self.n_lost
         return found
 
@@ -153,6 +162,11 @@ class Crew:
         if self.head_lost is None:  # else nobody is there to be told, and they end by themselves
             for worker in self.workers:
                 worker.down()
+
+
+def _role(name: str) -> str:
+    """Of "generator-3", "generator"."""
+    return name.partition("-")[0]
 
 
 def _plain(text: str) -> str:

@@ -26,16 +26,22 @@ class Learner:
     def __init__(self, trainer: Trainer, tokenizer: Tokenizer, *, minibatches: int) -> None:
         """`minibatches`: of each batch."""
         self.trainer, self.tokenizer, self.minibatches = trainer, tokenizer, minibatches
+        self._sizes: list[int] = []
+        """Tokens of each micro-batch that this rank has computed."""
+        trainer.model.register_forward_pre_hook(lambda _, given: self._sizes.append(given[0].shape[1]))
 
     async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> Trained:
         n, given = len(groups) // self.minibatches, {}
         reports = []
+        self._sizes.clear()
         for start in range(0, len(groups), n):
             batch = batch_of(groups[start : start + n])
             for scored, advantage in zip(batch.scored, batch.advantages, strict=True):
                 given[scored.completion.group, scored.completion.index] = advantage
             reports.append(self.trainer.step(items_of(batch, version)))
         values = {name: fmean(r[name] for r in reports if name in r) for name in {n: 0 for r in reports for n in r}}
+        # at each turn the first rank's micro-batch is the largest, and the others wait for it
+        values["padding"] = 1 - sum(r["n_inputs"] for r in reports) / (sum(self._sizes) * self.trainer.ranks.n)
         values["tokens_per_input"] = values["n_tokens"] / values.pop("n_inputs")
         return Trained(weights=self.trainer.changed_weights(), values=values, advantages=given)
 

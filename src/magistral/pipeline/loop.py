@@ -6,8 +6,8 @@ train     scored      weights    n_batch completions of whole,      verify
 
 Nothing is thrown away for being old: a place is freed only when its group was trained on or dropped, so no group is begun while
 n_async completions are under way, and the weights that began a completion are on average at most n_async / n_batch - 1 versions
-older than those it trains (pacing). That is a mean: a group that takes many steps to write is as many versions old, and trains all
-the same. What is trained on has the lengths of what was asked: no group is left behind for being long.
+older than those it trains (pacing). That is a mean: a group that takes many steps to write is as many versions old, and trains
+all the same. What is trained on has the lengths of what was asked: no group is left behind for being long.
 At n_async = n_batch this is the synchronous loop, bit for bit, where one generator writes: what takes the places of dropped
 groups is then asked when all that is under way has been judged, so that what is written side by side hangs on no clock. Of
 several generators, which one writes a group does hang on the clock, and what stands beside it there moves its last bits.

@@ -13,6 +13,7 @@ from magistral.flow import Completion, Outcome, Scored, StepReport
 from magistral.log import RunFolder
 from magistral.pipeline.growing import begun_of
 from magistral.pipeline.ledger import Ledger, LedgerFolder
+from magistral.pipeline.memory import peak_mb
 from magistral.pipeline.replay import trained_groups
 from magistral.pipeline.roles import Roles, Trained, Trainer
 from magistral.trainer.checkpoint import checkpoints, keep_only
@@ -125,14 +126,26 @@ class Record:
             "well_formed": mean(lambda s: s.trace.well_formed),
             "tokens_mean": mean(lambda s: len(s.completion.tokens)),
             "groups_dropped": float(len(self._dropped)),
+            **_n_dropped([scored for scored, _ in self._dropped.values()]),
             "stage": float(self.ledger.curriculum.number),
             "verifier_failed": float(self.roles.verifier.n_failed),
             "staleness": fmean(version - 1 - v for s in batch for v in s.completion.versions),
             "staleness_max": float(max(version - 1 - min(s.completion.versions) for s in batch)),
             "seconds": seconds,
             "tokens_per_s": n_written / seconds,
+            "peak_mb/run": peak_mb(children=False),
             **self.roles.values(),
         }
+
+
+def _n_dropped(groups: Sequence[Sequence[Scored]]) -> dict[str, float]:
+    """By what would mend it: easier problems, harder ones, or the verifier."""
+    n = dict.fromkeys(("all_right", "all_wrong", "alike", "unjudged"), 0.0)
+    for group in groups:
+        n_right = sum(s.verdict.outcome == Outcome.RIGHT for s in group)
+        equal = "all_wrong" if n_right == 0 else "all_right" if n_right == len(group) else "alike"
+        n["unjudged" if len(group) < 2 else equal] += 1
+    return {f"dropped/{why}": count for why, count in n.items()}
 
 
 def _line(step: int, ordinal: int, scored: Sequence[Scored], why: str) -> dict[str, Any]:

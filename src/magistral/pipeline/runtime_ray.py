@@ -29,7 +29,7 @@ try:
 
     from magistral.pipeline.broadcast import Seal, Sent
     from magistral.pipeline.crew import Crew, Worker, WorkerLost
-    from magistral.pipeline.workers import GeneratorWorker, Report, Stepped, TrainerWorker, VerifierWorker
+    from magistral.pipeline.workers import GeneratorWorker, Judged, Report, Stepped, TrainerWorker, VerifierWorker
 except ImportError as e:
     raise UserError(f'runtime.kind = "ray" needs the package {e.name}: scripts/install ray') from None
 
@@ -112,7 +112,7 @@ class RayGenerators:
         if report.seal not in self._seals[worker]:
             raise WorkerLost(worker.name, f"it writes with weights that it was not sent: {report.seal}")
         self._held[worker].difference_update(self.desk.tell(report.news))
-        self.crew.busy("generator", report.busy_s)
+        self.crew.worked(worker.name, report.busy_s, report.peak_mb)
 
     async def _load_or_lose(self, worker: Worker) -> None:
         with suppress(WorkerLost):  # whoever tends it finds out, and starts it anew with these weights
@@ -146,10 +146,10 @@ class RayVerifiers:
             try:
                 await worker.up()
                 call = worker.send("score", group)
-                judged, n_failed, seconds = await worker.answer(call, what, self.crew.runtime.verify_limit_s)
-                self.n_failed += n_failed
-                self.crew.busy("verifier", seconds)
-                return list(judged)
+                judged: Judged = await worker.answer(call, what, self.crew.runtime.verify_limit_s)
+                self.n_failed += judged.n_failed
+                self.crew.worked(worker.name, judged.busy_s, judged.peak_mb)
+                return judged.scored
             except WorkerLost as loss:
                 self.crew.lost(loss)
             finally:
@@ -198,7 +198,7 @@ class _OneTrainer:
     async def step(self, groups: Sequence[Sequence[Scored]], version: int) -> Trained:
         report, arrays = self._worker.send("step", groups, version, num_returns=2)
         stepped: Stepped = await self._worker.answer(report, f"step {version}")
-        self._crew.busy("trainer", stepped.seconds)
+        self._crew.worked(self._worker.name, stepped.busy_s, stepped.peak_mb)
         trained = stepped.trained
         return Trained(weights=Sent(arrays, trained.weights), values=trained.values, advantages=trained.advantages)
 

@@ -23,6 +23,7 @@ from magistral.flow import Completion, Scored
 from magistral.pipeline.broadcast import Arrays, OtherWeights, Seal, pack, unpack
 from magistral.pipeline.growing import Growth, Writer
 from magistral.pipeline.make import Ingredients, MakeScorer
+from magistral.pipeline.memory import peak_mb
 from magistral.pipeline.roles import Trained
 from magistral.pipeline.runtime_inline import InlineVerifier
 from magistral.trainer.ranks import ALONE, free_address, joined
@@ -34,6 +35,7 @@ class Report:
     seal: Seal | None
     """Of the weights that wrote last."""
     busy_s: float
+    peak_mb: float
 
 
 class _Body:
@@ -74,7 +76,7 @@ class GeneratorWorker(_Body):
             with self._between_tokens:
                 self._switch()
                 self.writer.step()
-        return Report(self.writer.news(), self.seal, time.perf_counter() - start)
+        return Report(self.writer.news(), self.seal, time.perf_counter() - start, peak_mb(children=True))
 
     def load(self, boxed: Sequence[Any], seal: Seal) -> tuple[float, float]:
         """Seconds until the new weights were here, checked and packed, and seconds for which the writing stood still.
@@ -106,24 +108,35 @@ class GeneratorWorker(_Body):
             self._switch_s, self._arrived = time.perf_counter() - start, None
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    scored: list[Scored]
+    n_failed: int
+    """Completions that could not be judged."""
+    busy_s: float
+    peak_mb: float
+
+
 class VerifierWorker(_Body):
     def make(self, make_scorer: MakeScorer) -> None:
         torch.set_num_threads(1)
         self._scorer = make_scorer()
         self._verifier = InlineVerifier(self._scorer.__enter__().score)  # its processes end with this one
 
-    def score(self, group: list[Completion]) -> tuple[list[Scored], int, float]:
-        """What was judged, how many completions could not be, and seconds."""
+    def score(self, group: list[Completion]) -> Judged:
         start, before = time.perf_counter(), self._verifier.n_failed
         judged = asyncio.run(self._verifier.score(group))
-        return judged, self._verifier.n_failed - before, time.perf_counter() - start
+        n_failed, seconds = self._verifier.n_failed - before, time.perf_counter() - start
+        return Judged(judged, n_failed, seconds, peak_mb(children=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
     trained: Trained
     """Its weights are the seal of those that come beside it."""
-    seconds: float
+    busy_s: float
+    peak_mb: float
+    """Of the first rank, which holds the most."""
 
 
 class RankWorker(_Body):
@@ -170,7 +183,7 @@ class TrainerWorker(RankWorker):
             done = self.learn(groups, version)
         seal, arrays = pack(done.weights, version)
         trained = Trained(weights=seal, values=done.values, advantages=done.advantages)
-        return Stepped(trained, time.perf_counter() - start), arrays
+        return Stepped(trained, time.perf_counter() - start, peak_mb(children=True)), arrays
 
     def weights(self, version: int) -> tuple[Seal, Arrays]:
         with self._together("gather", version):
