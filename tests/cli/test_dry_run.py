@@ -26,6 +26,9 @@ def test_each_recipe_for_the_24b_fits_256_gpus_of_80_gb(name: str, tmp_path: Pat
     assert tomllib.loads(resolved)["rl"]["betas"] == [0.9, 0.95]  # the defaults too
     assert "on 256 H100" in told
     assert "DOES NOT FIT" not in told
+    assert "# a host of 4 generators: 527 GiB of its memory, 351 of them in /dev/shm (" in told  # 24 bytes a weight, 16
+    assert "# a host of 8 trainers: 1,054 GiB of its memory, 263 of them in /dev/shm (" in told  # 48 bytes a weight, 12
+    assert "# where the run is started: 263 GiB of memory, 88 of them in /dev/shm" in told
     n_paces = 3 if name == "medium_rl" else 1
     assert (told.count(", fits ("), told.count("expected: ")) == (2 * n_paces, n_paces)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""`magistral rl RECIPE --dry-run`: the resolved recipe, memory on each GPU, and what the loop does there in virtual time."""
+"""`magistral rl RECIPE --dry-run`: the resolved recipe, memory of GPUs and hosts, what the loop does there in virtual time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from magistral.cli.wiring import progress
 from magistral.recipe import Recipe
-from magistral.recipe_train import Rl
+from magistral.recipe_train import Rl, Runtime
 
 if TYPE_CHECKING:
     from magistral.models.sizes import Sizes
@@ -35,6 +35,7 @@ def print_plan(recipe: Recipe, rl: Rl, model: str, gpu_name: str) -> None:
         return
     n_gpus = runtime.n_generators * runtime.generator_gpus + runtime.n_trainers * runtime.trainer_gpus
     typer.echo(f"# {model}: {sizes.n_parameters:,} parameters, on {n_gpus:g} {gpu_name.upper()}")
+    _print_hosts(runtime, rl, sizes)
     planned: list[Rl] = []
     for number in range(max(1, len(rl.stages))):
         in_stage = rl.in_stage(number)
@@ -81,6 +82,20 @@ def _print_memory(recipe: Recipe, rl: Rl, sizes: Sizes, gpu: Gpu) -> None:
     held = generator_memory(sizes, gpu, runtime, n_slots=n_slots, n_tokens=mean_held(rl))
     _print_one(f"{runtime.n_generators} generators of {runtime.generator_gpus:g}, each with {n_slots} completions", held)
     _print_one(f"{runtime.n_trainers} trainers of {runtime.trainer_gpus:g}", trainer_memory(sizes, gpu, runtime, rl))
+
+
+def _print_hosts(runtime: Runtime, rl: Rl, sizes: Sizes) -> None:
+    from magistral.engines.plan import GIB
+    from magistral.pipeline.forecast import host_memory, hosts
+
+    for n_generators, n_trainers in hosts(runtime):
+        found = host_memory(sizes, rl, n_generators=n_generators, n_trainers=n_trainers)
+        parts = ", ".join(f"{name} {part / GIB:.0f}" for name, part in (found.parts | found.shared).items() if part)
+        who = " and ".join(f"{n} {name}" for n, name in ((n_generators, "generators"), (n_trainers, "trainers")) if n)
+        total, shared = found.total / GIB, found.n_shared / GIB
+        typer.echo(f"# a host of {who}: {total:,.0f} GiB of its memory, {shared:,.0f} of them in /dev/shm ({parts})")
+    whole = 4 * sizes.n_parameters / GIB
+    typer.echo(f"# where the run is started: {3 * whole:,.0f} GiB of memory, {whole:,.0f} of them in /dev/shm")
 
 
 def _print_one(title: str, memory: Memory) -> None:

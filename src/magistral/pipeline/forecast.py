@@ -6,7 +6,7 @@ Arithmetic from the model's sizes and the card's data sheet; the shares of a car
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp
+from math import ceil, exp, log2
 
 from magistral.engines.plan import GIB, GPU_SHARE, OVERHEAD, cache_bytes
 from magistral.models.sizes import Sizes
@@ -24,6 +24,12 @@ N_PROMPT = 400
 """Tokens (chosen: the system prompt and a problem)."""
 VERIFY_S = 0.02
 """Seconds for a completion (chosen: a mathematical answer's comparison in a warm process)."""
+
+GPUS_OF_HOST = 8
+"""(chosen: as the SXM forms are built in.)"""
+HOST_SPEED, HOST_LINK = 10e9, 5e9
+"""Bytes a second of one process that copies or checks what lies in memory, and of Ray between two hosts (chosen: a core's share
+of the memory; a few streams of TCP)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +77,16 @@ class Speeds:
 def speeds_of(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Speeds:
     """A training token costs 2 operations a weight forward, as many for the gradients of what goes in, as many for those of the
     weights that are trained, and 2 again where activations are computed again; attention's share is left out (under a tenth at
-    32,000 tokens of the 24B). FSDP2 gathers the weights in bf16 twice for a micro-batch and scatters gradients in float32."""
+    32,000 tokens of the 24B). FSDP2 gathers the weights in bf16 twice for a micro-batch and scatters gradients in float32.
+
+    New weights go through the hosts' memory in float32: the first rank gathers and seals them and puts them into Ray's store;
+    hosts with generators fetch them from those that have them, twice as many each time; each generator checks them, rounds them
+    into a file and seals that. Writing stands still while its server checks the file and copies it to its cards."""
     n, n_trained = sizes.n_parameters, sizes.n_trained(rl.lora)
     operations = n * (4 + 2 * rl.recompute) + 2 * n_trained
     moved = 4 * (n + n_trained) if runtime.n_trainers > 1 else 0.0
+    sent, file = 4 * n, 2 * n
+    on_host = (3 * sent + 2 * file) / HOST_SPEED
     read = gpu.bandwidth * BANDWIDTH_SHARE * runtime.generator_gpus
     return Speeds(
         decode_s=2 * n / read,
@@ -83,8 +95,61 @@ def speeds_of(sizes: Sizes, gpu: Gpu, runtime: Runtime, rl: Rl) -> Speeds:
         token_s=operations / (gpu.flops * TRAIN_SHARE * runtime.trainer_gpus),
         micro_s=moved / gpu.link,
         optimizer_s=28 * n_trained / runtime.n_trainers / (gpu.bandwidth * BANDWIDTH_SHARE),
-        broadcast_s=2 * n / gpu.link,
+        broadcast_s=on_host + ceil(log2(1 + hosts_that_fetch(runtime))) * sent / HOST_LINK,
+        switch_s=2 * file / HOST_SPEED,
     )
+
+
+def hosts_that_fetch(runtime: Runtime) -> int:
+    """Hosts with generators and without the trainer's first rank."""
+    n_writing, n_training = runtime.n_generators * runtime.generator_gpus, runtime.n_trainers * runtime.trainer_gpus
+    return 0 if n_writing + n_training <= GPUS_OF_HOST else ceil(n_writing / GPUS_OF_HOST)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostMemory:
+    """Bytes of a host's own memory, at the most."""
+
+    parts: dict[str, int]
+    shared: dict[str, int]
+    """In /dev/shm, as Ray's store is."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values()) + self.n_shared
+
+    @property
+    def n_shared(self) -> int:
+        return sum(self.shared.values())
+
+
+def host_memory(sizes: Sizes, rl: Rl, *, n_generators: int, n_trainers: int) -> HostMemory:
+    """Of a host with so many generators (vLLM's) and ranks of the trainer, with room for the first. Verifiers take little.
+
+    A rank begins with the whole model in float32, until it is sharded; so does a generator where LoRA is trained, since it is
+    sent the changed matrices alone (counted here as all of them)."""
+    whole = 4 * sizes.n_parameters
+    n_whole = n_trainers + (n_generators if rl.lora is not None else 0)
+    parts = {
+        "models to begin with (float32)": n_whole * whole,
+        "gathered by the first rank": whole if n_trainers else 0,
+        "rounded by generators": n_generators * whole // 2,
+    }
+    shared = {
+        "store: the model to begin with": whole if n_whole else 0,
+        "store: two versions": 2 * whole,
+        "files for vLLM": n_generators * whole // 2,
+    }
+    return HostMemory(parts=parts, shared=shared)
+
+
+def hosts(runtime: Runtime) -> list[tuple[int, int]]:
+    """Generators and ranks on each kind of full host: all on one, or each kind alone, which is the most that a host may get."""
+    n_writing, n_training = runtime.n_generators * runtime.generator_gpus, runtime.n_trainers * runtime.trainer_gpus
+    if n_writing + n_training <= GPUS_OF_HOST:
+        return [(runtime.n_generators, runtime.n_trainers)]
+    most_writing = min(runtime.n_generators, max(1, int(GPUS_OF_HOST / runtime.generator_gpus)))
+    return [(most_writing, 0), (0, min(runtime.n_trainers, max(1, int(GPUS_OF_HOST / runtime.trainer_gpus))))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
