@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -37,12 +37,15 @@ class Only:
 
 class Harness(Protocol):
     """How to make the engine, and what it is able to: "tokens", "logprobs", "seeds", "load", "force", "places" (each place of a
-    completion has its own random number, wherever the completion was begun), and any of base.OPTIONS."""
+    completion has its own random number, wherever the completion was begun), "decode", and any of base.OPTIONS."""
 
     able: frozenset[str]
     eos: int
     tolerance: float
     """Between log-probabilities of the same token, written alone and beside others."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """As an engine that finds stop texts in its own tokens reads them; the first of a completion has two letters or more."""
 
     def engine(self) -> Engine:
         """A window of 128 tokens, where it has one; completions that seldom end before 8 tokens."""
@@ -227,6 +230,18 @@ class Contract:
         if option == "mask":
             assert written.tokens == [4] * 8
             assert written.logprobs == pytest.approx([0.0] * 8)
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_a_stop_text_may_end_inside_a_token(self, n: int, harness: Harness, engine: Engine) -> None:
+        if "decode" not in harness.able:
+            pytest.skip("this engine does not look for stop texts itself")
+        (free,) = self.write(harness, self.ask(harness))
+        stop = harness.decode(free.tokens[:n])[:-1]
+        engine.submit(self.ask(harness, stop=("never said", stop)))
+        (written,) = finish(engine)
+        first = next(i for i in range(1, n + 1) if stop in harness.decode(free.tokens[:i]))
+        assert written.tokens == free.tokens[:first]
+        assert written.finish is Finish.STOP
 
     def test_what_another_engine_began_is_gone_on_with(self, harness: Harness, engine: Engine) -> None:
         if "begun" not in harness.able:

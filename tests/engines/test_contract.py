@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import models
 
 from magistral.engines.base import OPTIONS, Engine, Written
 from magistral.engines.http import Endpoint, HttpEngine
@@ -23,16 +24,24 @@ from tests.engines.fakes import FakeChat, transport
 Tiny = Callable[..., Transformer]
 
 
+def pairs(tokens: Sequence[int]) -> str:
+    """Two letters a token: "aa", "ab" and so on."""
+    return "".join(chr(97 + token // 26) + chr(97 + token % 26) for token in tokens)
+
+
 class Native:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", "places", *OPTIONS} - {"messages"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", "places", "decode", *OPTIONS} - {"messages"})
     eos = EOS
 
     def __init__(self, tiny: Tiny) -> None:
         self.tiny = tiny
 
     def engine(self) -> Engine:
-        return NativeEngine(self.tiny(seed=0), EOS, n_slots=4, window=128, decode=str)
+        return NativeEngine(self.tiny(seed=0), EOS, n_slots=4, window=128, decode=self.decode)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return pairs(tokens)
 
     def close(self, engine: Engine) -> None:
         pass
@@ -46,11 +55,16 @@ class Native:
 
 class Scripted:
     tolerance = 1e-4
-    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", "places", "stop", "n_top", "begun"})
+    able = frozenset({"tokens", "logprobs", "seeds", "load", "force", "places", "decode", "stop", "n_top", "begun"})
 
     def __init__(self) -> None:
         self.tokenizer = byte_tokenizer()
+        vocab = self.tokenizer.backend.get_vocab() | {"1\u0120": 257}  # one token for a 1 with a space
+        self.tokenizer.backend.model = models.BPE(vocab=vocab, merges=[("1", "\u0120")])
         self.eos = self.tokenizer.eos
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(tokens)
 
     def engine(self) -> Engine:
         return ScriptedEngine(lambda prompt, seed: f"{seed} {prompt!r} " * 3, self.tokenizer, n_slots=4, window=128)
@@ -73,6 +87,9 @@ class Http:
         self.eos = byte_tokenizer().eos
         self.able = frozenset({"seeds", "messages", "stop", *(["top_k"] if dialect == "mistral" else [])})
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        raise NotImplementedError
+
     def engine(self) -> Engine:
         endpoint = Endpoint(base_url="http://nowhere/v1", model="fake", dialect=self.dialect)
         return HttpEngine(endpoint, transport=transport(FakeChat(self.dialect)))
@@ -92,6 +109,9 @@ class Vllm:
     tolerance = 1e-4
     able = frozenset({"tokens", "logprobs", "seeds", "load", "top_k", "min_p", "stop", "stop_tokens", "n_top", "begun"})
     eos = EOS
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        raise NotImplementedError
 
     def engine(self) -> Engine:
         self.server = FakeVllm()
@@ -143,4 +163,4 @@ class TestVllm(Contract):
 @pytest.mark.parametrize("harness", [Native, Scripted, Vllm, Http])
 def test_a_harness_names_only_what_there_is(harness: type) -> None:
     able = getattr(harness, "able", None) or Http("mistral").able
-    assert set(able) <= {"tokens", "logprobs", "seeds", "load", "force", "places", *OPTIONS}
+    assert set(able) <= {"tokens", "logprobs", "seeds", "load", "force", "places", "decode", *OPTIONS}

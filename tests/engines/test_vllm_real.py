@@ -6,7 +6,7 @@ MAGISTRAL_VLLM=/path/to/its/bin/vllm pytest -m slow tests/engines/test_vllm_real
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,9 @@ class Real:
 
     def __init__(self, url: str, loaded: tuple[Transformer, Tokenizer]) -> None:
         self.url, self.loaded, self.eos = url, loaded, loaded[1].eos
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        raise NotImplementedError
 
     def engine(self) -> Engine:
         return engine_of(self.url, self.loaded)

@@ -128,6 +128,15 @@ def named(written: Written, key: Hashable, index: int | None) -> bool:
     return written.request.key == key and index in (None, written.index)
 
 
+def stopped(tokens: Sequence[int], stop: Collection[str], decode: Callable[[Sequence[int]], str]) -> bool:
+    """One of the texts ends in the last token, at its end or before: it has no more tokens than bytes, so the last few are
+    enough to look at."""
+    if not stop:
+        return False
+    tail = decode(tokens[-1 - max(len(text.encode()) for text in stop) :])
+    return any(text in tail for text in stop)
+
+
 OPTIONS = ("top_k", "min_p", "stop", "stop_tokens", "n_top", "mask", "draft", "prediction", "messages", "begun", "extra")
 """What a request may ask for beyond what every engine does."""
 

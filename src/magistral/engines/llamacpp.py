@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from magistral.engines.base import EngineFailed, Request, Written, require
+from magistral.engines.base import EngineFailed, Request, Written, require, stopped
 from magistral.errors import ModelError, UserError
 from magistral.flow import Finish
 from magistral.text.tokens import Tokenizer
@@ -110,7 +110,7 @@ class LlamacppEngine:
         if request.n_top:
             likeliest = np.argsort(-logp)[: request.n_top]
             written.top.append([(int(i), float(logp[i])) for i in likeliest])
-        if token == self.tokenizer.eos or (request.stop and self.tokenizer.decode(written.tokens).endswith(request.stop)):
+        if token == self.tokenizer.eos or stopped(written.tokens, request.stop, self.tokenizer.decode):
             written.finish = Finish.STOP
         elif len(written.tokens) == request.max_tokens:
             written.finish = Finish.LENGTH

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from magistral.engines.base import Request, Written, begin, named, nothing_to_force, require
+from magistral.engines.base import Request, Written, begin, named, nothing_to_force, require, stopped
 from magistral.errors import UserError
 from magistral.flow import Finish
 from magistral.text.tokens import Tokenizer
@@ -90,11 +90,8 @@ class ScriptedEngine:
 
     def _end(self, written: Written) -> None:
         """Mark it as ended if its last token ends it."""
-        if written.tokens[-1] == self.tokenizer.eos or self._stops(written):
+        stop, tokens = written.request.stop, written.tokens
+        if tokens[-1] == self.tokenizer.eos or stopped(tokens, stop, self.tokenizer.decode):
             written.finish = Finish.STOP
         elif len(written.tokens) >= written.request.max_tokens:
             written.finish = Finish.LENGTH
-
-    def _stops(self, written: Written) -> bool:
-        stop = written.request.stop
-        return bool(stop) and self.tokenizer.decode(written.tokens).endswith(stop)

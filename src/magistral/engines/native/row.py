@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from magistral.engines.base import Written
+from magistral.engines.base import Written, stopped
 from magistral.engines.native.draw import draw, heated, uniforms
 from magistral.engines.native.guess import Guesser
 from magistral.flow import Finish
@@ -46,7 +46,6 @@ class Row:
         self._guesser = Guesser(len(request.prompt), request.prediction) if request.draft else None
         self._ends = {eos, *request.stop_tokens}
         self._decode = decode
-        self._n_tail = max((len(text.encode()) for text in request.stop), default=-1) + 1
         if self.mask is not None:
             for token in written.tokens:
                 self.mask.accept(token)
@@ -110,17 +109,11 @@ class Row:
     def _end(self) -> None:
         """Mark it as ended if its last token ends it."""
         written = self.written
-        if written.tokens[-1] in self._ends or self._stops():
+        stop, decode = self.request.stop, self._decode
+        if written.tokens[-1] in self._ends or (decode is not None and stopped(written.tokens, stop, decode)):
             written.finish = Finish.STOP
         elif len(written.tokens) >= self.request.max_tokens:
             written.finish = Finish.LENGTH
-
-    def _stops(self) -> bool:
-        """A stop text stands at the end: it has no more tokens than bytes, so the last few are enough to look at."""
-        if not self._n_tail or self._decode is None:
-            return False
-        tail = self._decode(self.written.tokens[-self._n_tail :])
-        return any(text in tail for text in self.request.stop)
 
 
 def choose(places: Sequence[tuple[Row, int]], logits_BV: Tensor) -> list[Choice]:
