@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Protocol, cast
@@ -242,6 +243,23 @@ class Contract:
         first = next(i for i in range(1, n + 1) if stop in harness.decode(free.tokens[:i]))
         assert written.tokens == free.tokens[:first]
         assert written.finish is Finish.STOP
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"temperature": math.nan}, {"temperature": -0.1}, {"temperature": math.inf}, {"top_p": 0.0}, {"top_p": 1.1},
+            {"top_p": math.nan}, {"top_k": -1}, {"min_p": -0.1}, {"min_p": 1.1}, {"n_top": -1}, {"draft": -1}, {"seeds": (1, -1)},
+            {"stop": ("",)},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_what_no_distribution_has_is_refused_before_it_can_fail_beside_others(
+        self, changes: dict[str, Any], harness: Harness, engine: Engine
+    ) -> None:
+        (name,) = changes
+        with pytest.raises(UserError, match=f"{name}=|does not do {name}"):
+            engine.submit(self.ask(harness, **changes))
+        assert engine.idle
 
     def test_what_another_engine_began_is_gone_on_with(self, harness: Harness, engine: Engine) -> None:
         if "begun" not in harness.able:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -141,8 +142,21 @@ OPTIONS = ("top_k", "min_p", "stop", "stop_tokens", "n_top", "mask", "draft", "p
 """What a request may ask for beyond what every engine does."""
 
 
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("temperature", lambda x: 0 <= x < math.inf, "0 or more"),
+    ("top_p", lambda x: 0 < x <= 1, "over 0, and at most 1, which is off"),
+    ("top_k", lambda x: x >= 0, "at least 1, or 0, which is off"),
+    ("min_p", lambda x: 0 <= x <= 1, "from 0, which is off, to 1"),
+    ("n_top", lambda x: x >= 0, "0 or more"),
+    ("draft", lambda x: x >= 0, "0 or more"),
+    ("seeds", lambda x: all(seed >= 0 for seed in x), "0 or more, each"),
+    ("stop", lambda x: all(x), "texts that are not empty"),
+)
+
+
 def require(request: Request, engine: str, able: Collection[str], *, window: int | None = None) -> None:
-    """Raises UserError where a request asks an engine for what it cannot do: nothing is dropped without a word.
+    """Raises UserError where a request asks for what an engine, or any, cannot do: nothing is dropped without a word, and
+    nothing fails in a step that is also others'.
 
     `able`: those of OPTIONS that the engine does; `window`: the longest prompt and completion together, in tokens."""
     for name in OPTIONS:
@@ -154,6 +168,9 @@ def require(request: Request, engine: str, able: Collection[str], *, window: int
             f"prompt of {len(request.prompt)} tokens, {len(request.seeds)} seeds, max_tokens={request.max_tokens}: "
             "each must be at least 1"
         )
+    for name, possible, words in _RANGES:
+        if not possible(getattr(request, name)):
+            raise UserError(f"{name}={getattr(request, name)!r}: what is possible is {words}")
     if request.begun and len(request.begun) != len(request.seeds):
         raise UserError(f"{len(request.begun)} begun completions for {len(request.seeds)} seeds: give one for each, or none")
     if window is not None and len(request.prompt) + request.max_tokens > window:
