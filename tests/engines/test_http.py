@@ -18,7 +18,7 @@ from magistral.errors import UserError
 from magistral.flow import Finish
 from magistral.text.message import Message, ToolCall
 from magistral.text.tokens import byte_tokenizer
-from magistral.text.trace import THINK_TOKENS, parse
+from magistral.text.trace import THINK_TEXT, THINK_TOKENS, Marks, parse
 from tests.engines.contract import finish
 from tests.engines.fakes import FakeChat, Slowly, delta, ending, events, transport
 
@@ -247,6 +247,17 @@ def test_thinking_that_was_cut_has_no_closing_mark(make: Callable[..., HttpEngin
     written = one(make(streams(events(delta(reasoning="so"), *ending("length")))))
     assert written.text == "<think>\nso"
     assert parse(written.text).fault == "no closing mark"
+
+
+@pytest.mark.parametrize("marks", [THINK_TEXT, THINK_TOKENS])
+def test_a_mark_that_the_thinking_speaks_of_does_not_end_it(marks: Marks, make: Callable[..., HttpEngine]) -> None:
+    half, rest = marks.close[:3], f"{marks.close[3:]} after {marks.open}, so 4"
+    body = events(delta(reasoning=f"I write {half}"), delta(reasoning=rest), delta(content="It is 4"), *ending())
+    written = one(make(streams(body), marks=marks))
+    trace = parse(written.text, marks)
+    assert (trace.summary, trace.fault) == ("It is 4", "")
+    assert trace.thinking == f"I write {marks.close[0]} {marks.close[1:]} after {marks.open[0]} {marks.open[1:]}, so 4"
+    assert written.pieces[:2] == [("thinking", f"I write {half}"), ("thinking", rest)]
 
 
 def test_one_request_that_fails_leaves_the_others(make: Callable[..., HttpEngine]) -> None:

@@ -55,9 +55,13 @@ class Answer:
         self.n_characters += len(said)
 
     def text(self, marks: Marks) -> str:
+        """Thinking between the marks, then the summary. A mark that is only spoken of in the thinking gets a space, so that who
+        cuts the text at the marks finds the two phases that the endpoint told apart; `pieces` has it as it came."""
         thinking, summary = ("".join(t for phase, t in self.pieces if phase == wanted) for wanted in ("thinking", "summary"))
         if not thinking:
             return summary
+        for mark in (marks.open, marks.close):
+            thinking = thinking.replace(mark, f"{mark[0]} {mark[1:]}")
         closed = f"\n{marks.close}\n{summary}" if summary or self.finish is Finish.STOP else ""
         return f"{marks.open}\n{thinking.strip(chr(10))}{closed}"
 
