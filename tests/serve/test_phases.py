@@ -96,6 +96,16 @@ def test_thinking_is_closed(terms: dict[str, Any], asked_at: int, why: str, thin
     assert whole.ended.usage.forced == 1
 
 
+@pytest.mark.parametrize("budget", range(1, 14))
+def test_no_closing_cuts_a_character_in_two(budget: int) -> None:
+    text = "aé数🎉b"
+    words = [b"<think>", *(bytes([byte]) for byte in text.encode()), b"</think>", b"yes", b""]
+    whole, _ = write(words, thinking_budget=budget)
+    thought = whole.thinking.split("enough")[0].rstrip("\n")
+    assert text.startswith(thought)
+    assert len(thought.encode()) <= max(budget - 1, 0) + 3, "the rest of one character, at most"
+
+
 def test_a_closing_is_put_in_once_and_never_into_the_answer() -> None:
     whole, _ = write([b"yes", b" and", b" more", b""], thinking_budget=1, asked_at=1)
     assert (whole.answer, whole.thinking, whole.notes) == ("yes and more", "", [])

@@ -39,6 +39,10 @@ class Growing:
         self._before, self._held = [] if text.endswith("\ufffd") else self._held, []
         return text
 
+    @property
+    def amid_character(self) -> bool:
+        return bool(self._held)
+
     def finish(self) -> str:
         """What waited; bytes that never became a character read as U+FFFD."""
         text = self._text() if self._held else ""

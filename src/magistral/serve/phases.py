@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from magistral.engines.base import Request, Written
 from magistral.flow import Finish
 from magistral.serve.events import Call, End, Ended, Event, Note, Phase, Piece, Token, ToolCall, Usage
-from magistral.serve.growing import Decoding, Growing, LoopDetector
+from magistral.serve.growing import MAX_HELD, Decoding, Growing, LoopDetector
 from magistral.serve.pieces import CALLS, Cutter, Finder, Trimmer, read_calls
 
 Top = Sequence[tuple[int, float]]
@@ -206,7 +206,8 @@ class Phases:
         why = ""
         room = self.terms.max_tokens - self.n_tokens - len(self.terms.closing)
         room_for_call = self.terms.max_tokens - self.n_tokens - len(self.terms.call)
-        if self.in_thinking and not self._closed:
+        half = self._growing.amid_character and room > MAX_HELD  # what is put in now would cut a character in two
+        if self.in_thinking and not self._closed and not half:
             if self._asked:
                 why = "asked"
             elif self.terms.thinking_budget is not None and self.n_thinking + len(self._pending) >= self.terms.thinking_budget:
