@@ -48,7 +48,7 @@ def engine_of(
         urls = settings.urls[part[0] :: part[1]]
         if not urls:
             config = {**model.sizes.to_config(dtype), "eos_token_id": tokenizer.eos}
-            started = vllm_process(settings.program, config, window=window, n_slots=settings.n_slots, flags=settings.flags)
+            started = vllm_process(settings.program, config, window=window, n_slots=settings.n_slots, flags=recipe.server_flags)
             urls = (stack.enter_context(started),)
         base = Path(settings.folder) if settings.folder else None
         shelf = Shelf(dict(model.named_parameters()), base=base, name=" ".join(urls), dtype=dtype)

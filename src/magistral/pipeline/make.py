@@ -70,10 +70,7 @@ class Ingredients:
 
     def engine(self, part: tuple[int, int] = (0, 1)) -> AbstractContextManager[NativeEngine | VllmEngine]:
         """With a copy of the model: to be made before the trainer puts LoRA into it. `part`: which of how many generators."""
-        recipe, engine = self.recipe, self.recipe.engine
-        if engine.kind == "vllm" and not engine.urls:
-            recipe = recipe.model_copy(update={"engine": engine.model_copy(update={"flags": recipe.server_flags})})
-        return engine_of(recipe, self.model, self.tokenizer, part=part)
+        return engine_of(self.recipe, self.model, self.tokenizer, part=part)
 
     def learner(self, ranks: Ranks = ALONE) -> Learner:
         trainer = Trainer(self.model, self.rl, seed=self.recipe.seed, temperature=self.rl.temperature, ranks=ranks)
